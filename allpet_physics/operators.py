@@ -38,7 +38,7 @@ class LinearOperator(ABC):
         return _over_batch(self._adjoint, "y", y, self.out_shape, self.in_shape)
 
     @property
-    def T(self) -> "LinearOperator":  # noqa: N802 - the field writes A.T
+    def T(self) -> "LinearOperator":
         """The transpose, itself an operator."""
         return _Transpose(self)
 
@@ -124,8 +124,14 @@ class _Transpose(LinearOperator):
     def _adjoint(self, y):
         return self.operator._apply(y)
 
+    def __call__(self, y):
+        return self.operator.adjoint(y)  # the same checks, with the argument under its own name
+
+    def adjoint(self, x):
+        return self.operator(x)
+
     @property
-    def T(self):  # noqa: N802
+    def T(self):
         return self.operator
 
 
