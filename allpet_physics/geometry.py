@@ -155,3 +155,36 @@ class ParallelGeometry:
         if name not in presets:
             raise InputError(f"preset must be one of {', '.join(sorted(presets))}, but was {name!r}.")
         return presets[name][0]
+
+
+def scanner_presets() -> dict[str, tuple[ParallelGeometry, str]]:
+    """Return the named geometries, each with one sentence that says what it stands for and where its numbers come from.
+
+    Native presets have the numbers of radial bins and views that a scanner records, network presets the shapes that
+    the networks are trained on. They are not interchangeable: moving between them is a resampling. All arcs are π.
+    The native ones take uniform bins of the scanner's default size, that is, arc-corrected data; their bins, views
+    and bin sizes are those of `src/buildblock/Scanner.cxx` in STIR (https://github.com/UCL/STIR).
+    """
+    presets = {"digitmi930-512": (
+        ParallelGeometry(512, 512, 1.3, (512, 512), 1.3),
+        "The 81 cm ring of the DigitMI 930 resampled to 512 angles x 512 bins of 1.3 mm and a 512 x 512 image (field "
+        "of view 665.6 mm), the network shape of the ALL-PET paper (arXiv 2509.09130); its native bins and views are "
+        "not published.")}
+    for n in (64, 128, 256, 512):
+        side = 665.6 / n
+        presets[f"network-{n}"] = (
+            ParallelGeometry(n, n, side, (n, n), side),
+            f"A network shape, {n} angles x {n} bins of {side:g} mm and a {n} x {n} image over the same 665.6 mm field "
+            "of view as digitmi930-512; no scanner records it.")
+    covered = "on a square grid of the bin size whose corners the bins cover"
+    presets["ge-discovery-690"] = (
+        ParallelGeometry(288, 381, 2.1306, (269, 269), 2.1306),
+        f"GE Discovery 690, 81 cm ring: 381 bins of 2.1306 mm x 288 views (STIR Scanner.cxx), {covered} (573 mm).")
+    presets["ge-discovery-mi"] = (
+        ParallelGeometry(272, 415, 2.206, (293, 293), 2.206),
+        f"GE Discovery MI: 415 bins of 2.206 mm x 272 views (STIR Scanner.cxx), {covered} (646 mm).")
+    presets["siemens-mmr"] = (
+        ParallelGeometry(252, 344, 2.08626, (344, 344), 2.08626),
+        "Siemens Biograph mMR: 344 bins of 2.08626 mm x 252 views (STIR Scanner.cxx) and the scanner's usual 344 x 344 "
+        "matrix at that size; its corners lie outside the 718 mm disc that the bins see.")
+    return presets
