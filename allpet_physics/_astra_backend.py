@@ -1,5 +1,7 @@
 """ASTRA's CPU kernels behind the interface of our own: the optional second backend and an oracle for tests."""
 
+import weakref
+
 import numpy as np
 
 from allpet_physics.errors import InputError
@@ -22,6 +24,7 @@ class AstraProjector:
         volume = astra.create_vol_geom(rows, cols, -half_x, half_x, -half_y, half_y)
         projection = astra.create_proj_geom("parallel", geometry.bin_mm, geometry.n_bins, np.asarray(angles))
         self._id = astra.create_projector(_KERNEL[model], projection, volume)
+        weakref.finalize(self, astra.projector.delete, self._id).atexit = False
 
     def forward(self, x, out):
         """Project each image of `x` ``(batch, row, col)`` into `out` ``(batch, angle, bin)``."""
@@ -37,7 +40,3 @@ class AstraProjector:
                                                                 self._id)
             self._astra.data2d.delete(data_id)
             image[...] = values
-
-    def __del__(self):
-        if hasattr(self, "_id"):
-            self._astra.projector.delete(self._id)

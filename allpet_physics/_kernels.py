@@ -32,11 +32,11 @@ import numpy as np
 from numba import njit, prange
 
 # Contracting a*b + c into one rounding is allowed; reordering sums is not: results must not depend on the machine.
-_FASTMATH = {"contract", "nsz", "arcp"}
+FASTMATH = {"contract", "nsz", "arcp"}
 
 
-@njit(fastmath=_FASTMATH, inline="always")
-def _crossing_range(u0, step, low, high, n):
+@njit(fastmath=FASTMATH, inline="always")
+def crossing_range(u0, step, low, high, n):
     """Return the half-open range of e in [0, n) with low < u0 + e·step < high, for any sign of step."""
     first = (low - u0) / step
     last = (high - u0) / step
@@ -47,7 +47,17 @@ def _crossing_range(u0, step, low, high, n):
     return int(start), int(max(start, stop))
 
 
-@njit(parallel=True, fastmath=_FASTMATH, cache=True)
+@njit(fastmath=FASTMATH, inline="always")
+def strip_weights(u, tau, inverse):
+    """Return the knot k and the weights of eq. (K2): A = P_k + (P_{k+1} - P_k)·m + (P_k - P_{k-1})·l."""
+    k = int(u + 0.5)
+    delta = u - k
+    part = min(max(delta + 0.5 * tau, 0.0), tau)
+    m = part * part * inverse + max(delta - 0.5 * tau, 0.0)
+    return k, m, delta - m
+
+
+@njit(parallel=True, fastmath=FASTMATH, cache=True)
 def running_sums(image, along_rows):
     """Return P of every line, float64 ``(batch, lines, n + 3)``, with index k + 1 holding P_k for k = -1 … n + 1."""
     batch, rows, cols = image.shape
@@ -65,7 +75,7 @@ def running_sums(image, along_rows):
     return out
 
 
-@njit(parallel=True, fastmath=_FASTMATH, cache=True)
+@njit(parallel=True, fastmath=FASTMATH, cache=True)
 def padded_lines(image, along_rows):
     """Return the lines with one zero before and two behind: index k + 1 holds pixel k, ``(batch, lines, n + 3)``."""
     batch, rows, cols = image.shape
@@ -78,7 +88,7 @@ def padded_lines(image, along_rows):
     return out
 
 
-@njit(parallel=True, fastmath=_FASTMATH, cache=True)
+@njit(parallel=True, fastmath=FASTMATH, cache=True)
 def strip_forward(row_sums, col_sums, steep, table, scale, out):
     """Write the strip projection, eq. (K2), into `out` ``(batch, angle, bin)``."""
     batch, n_angles, n_bins = out.shape
@@ -88,7 +98,6 @@ def strip_forward(row_sums, col_sums, steep, table, scale, out):
         n = sums.shape[1] - 3
         u00, ur, ue = table[a, 0], table[a, 1], table[a, 2]
         tau = abs(ur)
-        half = 0.5 * tau
         inverse = 0.5 / tau if tau > 0.0 else 0.0
         area = np.zeros(n_bins + 1)
         # Edges beyond the far end of a line have its whole sum on their left; only the first of them is marked.
@@ -96,15 +105,11 @@ def strip_forward(row_sums, col_sums, steep, table, scale, out):
         for r in range(sums.shape[0]):
             line = sums[r]
             u0 = u00 + r * ur
-            start, stop = _crossing_range(u0, ue, -0.5, n + 0.5, n_bins + 1)
+            start, stop = crossing_range(u0, ue, -0.5, n + 0.5, n_bins + 1)
             for e in range(start, stop):
-                u = u0 + e * ue
-                k = int(u + 0.5)
-                delta = u - k
-                part = min(max(delta + half, 0.0), tau)
-                m = part * part * inverse + max(delta - half, 0.0)
+                k, m, l = strip_weights(u0 + e * ue, tau, inverse)
                 p = line[k + 1]
-                area[e] += p + (line[k + 2] - p) * m + (p - line[k]) * (delta - m)
+                area[e] += p + (line[k + 2] - p) * m + (p - line[k]) * l
             if ue > 0.0:
                 passed[stop] += line[n + 1]
             else:
@@ -120,7 +125,7 @@ def strip_forward(row_sums, col_sums, steep, table, scale, out):
             left = right
 
 
-@njit(parallel=True, fastmath=_FASTMATH, cache=True)
+@njit(parallel=True, fastmath=FASTMATH, cache=True)
 def strip_back(sinogram, steep, wanted, table, scale, lines, n, out):
     """Add the transpose of `strip_forward` over angles with ``steep == wanted`` to `out` ``(batch, lines, n)``."""
     batch, n_angles, n_bins = sinogram.shape
@@ -133,11 +138,10 @@ def strip_back(sinogram, steep, wanted, table, scale, lines, n, out):
             y = sinogram[i, a]
             u00, ur, ue = table[a, 0], table[a, 1], table[a, 2]
             tau = abs(ur)
-            half = 0.5 * tau
             inverse = 0.5 / tau if tau > 0.0 else 0.0
             factor = scale if ue > 0.0 else -scale
             u0 = u00 + r * ur
-            start, stop = _crossing_range(u0, ue, -0.5, n + 0.5, n_bins + 1)
+            start, stop = crossing_range(u0, ue, -0.5, n + 0.5, n_bins + 1)
             left = factor * y[start - 1] if 0 < start <= n_bins else 0.0
             if ue < 0.0:
                 weight[n + 1] -= left
@@ -145,12 +149,8 @@ def strip_back(sinogram, steep, wanted, table, scale, lines, n, out):
                 right = factor * y[e] if e < n_bins else 0.0
                 g = left - right
                 left = right
-                u = u0 + e * ue
-                k = int(u + 0.5)
-                delta = u - k
-                part = min(max(delta + half, 0.0), tau)
-                m = part * part * inverse + max(delta - half, 0.0)
-                before = g * (delta - m)
+                k, m, l = strip_weights(u0 + e * ue, tau, inverse)
+                before = g * l
                 behind = g * m
                 weight[k] -= before
                 weight[k + 1] += g + before - behind
@@ -164,7 +164,7 @@ def strip_back(sinogram, steep, wanted, table, scale, lines, n, out):
             out[i, r, j] = total
 
 
-@njit(parallel=True, fastmath=_FASTMATH, cache=True)
+@njit(parallel=True, fastmath=FASTMATH, cache=True)
 def joseph_forward(row_lines, col_lines, steep, table, out):
     """Write the Joseph projection into `out` ``(batch, angle, bin)``."""
     batch, n_angles, n_bins = out.shape
@@ -177,7 +177,7 @@ def joseph_forward(row_lines, col_lines, steep, table, out):
         for r in range(lines.shape[0]):
             line = lines[r]
             u0 = u00 + r * ur + 0.5
-            start, stop = _crossing_range(u0, ue, 0.0, n + 1.0, n_bins)
+            start, stop = crossing_range(u0, ue, 0.0, n + 1.0, n_bins)
             for b in range(start, stop):
                 u = u0 + b * ue
                 k = int(u)
@@ -187,7 +187,7 @@ def joseph_forward(row_lines, col_lines, steep, table, out):
             out[i, a, b] = total[b] * path
 
 
-@njit(parallel=True, fastmath=_FASTMATH, cache=True)
+@njit(parallel=True, fastmath=FASTMATH, cache=True)
 def joseph_back(sinogram, steep, wanted, table, lines, n, out):
     """Write the transpose of `joseph_forward` over angles with ``steep == wanted`` to `out` ``(batch, lines, n)``."""
     batch, n_angles, n_bins = sinogram.shape
@@ -201,7 +201,7 @@ def joseph_back(sinogram, steep, wanted, table, lines, n, out):
             u00, ur, ue = table[a, 0], table[a, 1], table[a, 2]
             path = out.dtype.type(table[a, 3])
             u0 = u00 + r * ur + 0.5
-            start, stop = _crossing_range(u0, ue, 0.0, n + 1.0, n_bins)
+            start, stop = crossing_range(u0, ue, 0.0, n + 1.0, n_bins)
             for b in range(start, stop):
                 u = u0 + b * ue
                 k = int(u)

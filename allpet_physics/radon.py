@@ -11,8 +11,10 @@ from allpet_physics.operators import LinearOperator
 MODELS = ("strip", "joseph")
 BACKENDS = ("numba", "astra")
 
-#: Slices projected at once: enough to keep the threads busy, few enough that the workspace stays small.
-_SLICES_AT_ONCE = 8
+#: Slices projected together: as many as fill the vector units, few enough that the workspace stays in the cache.
+_SLICES_AT_ONCE = 32
+#: Below this many, slices go through the kernels of single images.
+_SMALLEST_LANES = 6
 
 
 class RadonOperator(LinearOperator):
@@ -85,46 +87,67 @@ class RadonOperator(LinearOperator):
 
     def _apply(self, x):
         out = np.empty((len(x), *self.out_shape), x.dtype)
-        for start in range(0, len(x), _SLICES_AT_ONCE):
-            part = slice(start, start + _SLICES_AT_ONCE)
+        for part in _groups(len(x)):
             self._project(x[part], out[part])
         return out
 
     def _adjoint(self, y):
         out = np.empty((len(y), *self.in_shape), y.dtype)
-        for start in range(0, len(y), _SLICES_AT_ONCE):
-            part = slice(start, start + _SLICES_AT_ONCE)
+        for part in _groups(len(y)):
             self._back_project(y[part], out[part])
         return out
 
     def _project(self, x, out):
         if self.backend == "astra":
             self._astra.forward(x, out)
-            return
-        from allpet_physics import _kernels
+        elif len(x) < _SMALLEST_LANES:
+            from allpet_physics import _kernels
 
-        steep, table = self._tables
-        if self.model == "strip":
-            _kernels.strip_forward(_kernels.running_sums(x, True), _kernels.running_sums(x, False), steep, table,
-                                   self._strip_scale, out)
+            steep, table = self._tables
+            if self.model == "strip":
+                _kernels.strip_forward(_kernels.running_sums(x, True), _kernels.running_sums(x, False), steep, table,
+                                       self._strip_scale, out)
+            else:
+                _kernels.joseph_forward(_kernels.padded_lines(x, True), _kernels.padded_lines(x, False), steep, table,
+                                        out)
         else:
-            _kernels.joseph_forward(_kernels.padded_lines(x, True), _kernels.padded_lines(x, False), steep, table, out)
+            from allpet_physics import _batch_kernels
+
+            steep, table = self._tables
+            for along_rows in (True, False):
+                angles = np.flatnonzero(steep == along_rows)
+                if self.model == "strip":
+                    lines = _batch_kernels.running_sum_lanes(x, along_rows)
+                    _batch_kernels.strip_forward_lanes(lines, angles, table, self._strip_scale, out)
+                else:
+                    lines = _batch_kernels.padded_line_lanes(x, along_rows)
+                    _batch_kernels.joseph_forward_lanes(lines, angles, table, out)
 
     def _back_project(self, y, out):
         if self.backend == "astra":
             self._astra.back(y, out)
             return
-        from allpet_physics import _kernels
-
         steep, table = self._tables
         rows, cols = self.in_shape
         by_column = np.empty((len(y), cols, rows), y.dtype)
-        if self.model == "strip":
-            _kernels.strip_back(y, steep, True, table, self._strip_scale, rows, cols, out)
-            _kernels.strip_back(y, steep, False, table, self._strip_scale, cols, rows, by_column)
+        if len(y) < _SMALLEST_LANES:
+            from allpet_physics import _kernels
+
+            for along_rows, lines, n, part in ((True, rows, cols, out), (False, cols, rows, by_column)):
+                if self.model == "strip":
+                    _kernels.strip_back(y, steep, along_rows, table, self._strip_scale, lines, n, part)
+                else:
+                    _kernels.joseph_back(y, steep, along_rows, table, lines, n, part)
         else:
-            _kernels.joseph_back(y, steep, True, table, rows, cols, out)
-            _kernels.joseph_back(y, steep, False, table, cols, rows, by_column)
+            from allpet_physics import _batch_kernels
+
+            lanes = np.ascontiguousarray(y.transpose(1, 2, 0))
+            for along_rows, lines, n, part in ((True, rows, cols, out), (False, cols, rows, by_column)):
+                angles = np.flatnonzero(steep == along_rows)
+                if self.model == "strip":
+                    _batch_kernels.strip_back_lanes(lanes, angles, table, self._strip_scale, lines, n, part)
+                else:
+                    _batch_kernels.joseph_back_lanes(lanes, angles, table, lines, n, part)
         out += by_column.transpose(0, 2, 1)
 
     @property
@@ -161,6 +184,13 @@ def _exact_cos_sin(angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return cos and sin with exact zeros at multiples of π/2, where rays run along pixel edges."""
     cos, sin = np.cos(angles), np.sin(angles)
     return np.where(np.abs(cos) < 1e-15, 0.0, cos), np.where(np.abs(sin) < 1e-15, 0.0, sin)
+
+
+def _groups(n: int):
+    """Yield slices of at most `_SLICES_AT_ONCE` of n items, as equal as can be."""
+    parts = -(-n // _SLICES_AT_ONCE)
+    for k in range(parts):
+        yield slice(k * n // parts, (k + 1) * n // parts)
 
 
 def _checked_indices(indices, n: int) -> np.ndarray:
