@@ -123,20 +123,21 @@ def peak_isocontours(image: np.ndarray, fraction: float, floor: float, region: n
     boxes = ndimage.find_objects(labels)
     for i in np.flatnonzero(~flat):
         inside = labels[boxes[i]] == i + 1
-        mask[boxes[i]] |= _isocontours_in(np.where(inside, image[boxes[i]], -np.inf), fraction, floor, structure)
+        mask[boxes[i]] |= _isocontours_in(np.where(inside, image[boxes[i]], -np.inf), fraction, structure)
     return mask
 
 
-def _isocontours_in(values, fraction, floor, structure):
+def _isocontours_in(values, fraction, structure):
+    """Treat one component of the voxels above the floor; `values` is -inf outside it."""
     from scipy import ndimage
 
     mask = np.zeros(values.shape, bool)
-    undecided = values > floor
+    undecided = values > -np.inf
     while undecided.any():
         # All of C_p is settled with p: a lower voxel's own component contains C_p and with it p.
         peak = int(np.argmax(np.where(undecided, values, -np.inf)))
         height = values.flat[peak]
-        labels, _ = ndimage.label(values > max(fraction * height, floor), structure)
+        labels, _ = ndimage.label(values > fraction * height, structure)
         component = labels == labels.flat[peak]
         if values[component].max() <= height:
             mask |= component
