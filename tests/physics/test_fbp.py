@@ -114,6 +114,16 @@ def test_pixels_outside_the_bins_see_an_object_inside_them():
                                   image[distance_from((0, 0), geometry) < 69])
 
 
+@pytest.mark.parametrize("filter", ["ramp", "hann"])
+def test_more_empty_bins_change_nothing(filter):
+    # The projections are convolved as if they went on as zeros for ever: nothing wraps around.
+    geometry = ParallelGeometry(24, 31, 2.0, (40, 40), 2.0)
+    y = np.random.default_rng(1).random(geometry.sinogram_shape)
+    wide = fbp(np.pad(y, ((0, 0), (30, 30))), geometry.replace(n_bins=91), filter)
+    # A window is applied on the grid of frequencies, which the padding refines.
+    np.testing.assert_allclose(fbp(y, geometry, filter), wide, atol=1e-12 if filter == "ramp" else 2e-3)
+
+
 @given(n_angles=st.integers(1, 9), n_bins=st.integers(1, 12), rows=st.integers(1, 40), cols=st.integers(1, 20),
        pixel=st.floats(0.1, 10), bin_mm=st.floats(0.1, 10), full=st.booleans(), seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=40, deadline=None)
