@@ -112,7 +112,8 @@ def sinogram_to_skimage(sinogram, geometry: ParallelGeometry) -> np.ndarray:
     return _scaled(np.swapaxes(out, -1, -2), 1 / geometry.pixel_mm)
 
 
-def sinogram_from_stir(sinogram, geometry: ParallelGeometry, *, view_offset: float = 0.0) -> np.ndarray:
+def sinogram_from_stir(sinogram, geometry: ParallelGeometry, *, view_offset: float = 0.0,
+                       centred: bool = False) -> np.ndarray:
     r"""Convert a STIR sinogram ``[..., view, tangential]`` (leading axes: segment, axial position) to ours.
 
     STIR's x points right and its y *down* as one looks from the bed into the gantry, and (``ProjDataInfoCylindrical``)
@@ -137,6 +138,9 @@ def sinogram_from_stir(sinogram, geometry: ParallelGeometry, *, view_offset: flo
         Ours, of the result: arc π, n_views angles, n_tangential (odd) or n_tangential + 1 (even) bins.
     view_offset : float
         φ₀ in radians, STIR's "View offset"; a whole number of view steps.
+    centred : bool
+        The data have s = 0 at (n − 1)/2 for even n too, as this library's own Interfile files say of themselves: all
+        sizes are then permuted exactly and keep their shape.
 
     Raises
     ------
@@ -146,11 +150,11 @@ def sinogram_from_stir(sinogram, geometry: ParallelGeometry, *, view_offset: flo
         The sinogram has another shape.
     """
     angle, flipped = _stir_views(geometry, view_offset)
-    if geometry.n_bins % 2 == 0:
+    if geometry.n_bins % 2 == 0 and not centred:
         raise GeometryError(f"geometry.n_bins must be odd, because STIR measures s = 0 in the middle of a bin, but was "
                             f"{geometry.n_bins}; use geometry.replace(n_bins={geometry.n_bins + 1}).")
     a = as_float_array("sinogram", sinogram)
-    if a.ndim >= 2 and a.shape[-1] == geometry.n_bins - 1:
+    if not centred and a.ndim >= 2 and a.shape[-1] == geometry.n_bins - 1:
         a = np.concatenate([a, np.zeros((*a.shape[:-1], 1), a.dtype)], axis=-1)
     check_trailing_shape("sinogram", a.shape, geometry.sinogram_shape)
     out = np.empty_like(a)
@@ -159,11 +163,13 @@ def sinogram_from_stir(sinogram, geometry: ParallelGeometry, *, view_offset: flo
     return out
 
 
-def sinogram_to_stir(sinogram, geometry: ParallelGeometry, *, view_offset: float = 0.0) -> np.ndarray:
+def sinogram_to_stir(sinogram, geometry: ParallelGeometry, *, view_offset: float = 0.0,
+                     centred: bool = False) -> np.ndarray:
     """Convert our sinogram ``(..., n_angles, n_bins)`` to STIR's ``(..., view, tangential)``.
 
     The inverse of `sinogram_from_stir`, exact for odd `n_bins`. An even number has no bin at s = 0; the result then
     has ``n_bins + 1`` bins at whole multiples of `bin_mm`, half a bin from ours, found by cubic-spline interpolation.
+    With `centred` they are permuted only and stay half a bin away from where STIR takes them to be.
 
     Raises
     ------
@@ -174,22 +180,11 @@ def sinogram_to_stir(sinogram, geometry: ParallelGeometry, *, view_offset: float
     """
     angle, flipped = _stir_views(geometry, view_offset)
     a = _checked(sinogram, geometry)
-    if geometry.n_bins % 2 == 0:
+    if geometry.n_bins % 2 == 0 and not centred:
         wider = np.concatenate([a, np.zeros((*a.shape[:-1], 1), a.dtype)], axis=-1)
         a = _sample_at_offset(wider, np.full(geometry.n_angles, -0.5))
     out = a[..., angle, :]
     out[..., flipped, :] = out[..., flipped, ::-1].copy()
-    return out
-
-
-def reverse_views(sinogram: np.ndarray) -> np.ndarray:
-    """Return ``[..., angle, bin]`` over π with θ replaced by −θ (C3): view i becomes n − i with its bins reversed.
-
-    The bins are reversed about their middle, (n − 1)/2; the map is its own inverse and exact for every size.
-    """
-    out = np.empty_like(sinogram)
-    out[..., 0, :] = sinogram[..., 0, :]
-    out[..., 1:, :] = sinogram[..., :0:-1, ::-1]
     return out
 
 
