@@ -121,7 +121,8 @@ def _choose(folder: Path, series: dict, series_uid: str | None, modality: str | 
     fitting = {uid: files for uid, files in images.items()
                if files and modality in (None, text(files[0][1], "Modality"))}
     if series_uid is not None:
-        named = [uid for uid in fitting if uid.endswith(str(series_uid))]
+        wanted = str(series_uid).lstrip(".")
+        named = [uid for uid in fitting if uid == wanted] or [uid for uid in fitting if uid.endswith(wanted)]
         if len(named) != 1:
             raise MetadataError(f"series_uid must name one {modality or 'image'} series in {folder}, but "
                                 f"{series_uid!r} names {len(named)}; it holds {_listing(series)}.")

@@ -119,18 +119,27 @@ def grid_mismatch(reference: Volume, other: Volume) -> str | None:
 def resample_to(volume: Volume, reference: Volume, *, order: int = 1, fill: float = 0.0) -> Volume:
     """Return `volume` interpolated onto the grid of `reference`.
 
+    A voxel belongs to the volume up to its faces: nearest neighbours reach half a voxel beyond the outermost centres,
+    higher orders blend into `fill` over one voxel.
+
     Parameters
     ----------
     order : int
         0 nearest neighbour (masks and labels), 1 trilinear, 3 cubic spline.
     fill : float
         Value outside the volume.
+
+    Returns
+    -------
+    Volume
+        On the grid of `reference`; floats keep their precision, other types become float64 unless `order` is 0.
     """
     to_source = np.linalg.inv(volume.affine) @ reference.affine
     data = volume.data if order == 0 else np.asarray(volume.data, dtype=np.float64)
+    kept = volume.data.dtype if order == 0 or volume.data.dtype == np.float32 else np.float64
     out = ndimage.affine_transform(data, to_source[:3, :3], to_source[:3, 3], output_shape=reference.data.shape,
-                                   order=order, mode="constant", cval=fill)
-    return volume.replace(data=out, affine=reference.affine)
+                                   order=order, mode="grid-constant", cval=fill)
+    return volume.replace(data=out.astype(kept, copy=False), affine=reference.affine)
 
 
 def _mm(sides) -> str:
