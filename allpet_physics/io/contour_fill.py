@@ -168,12 +168,13 @@ def _slabs(centres: np.ndarray, grid_step: float,
     alone = slab_mm or grid_step
     # The lower median: with as many gaps between pieces as steps within them, a step wins.
     usual = np.sort(steps)[(len(steps) - 1) // 2] if len(steps) else alone
-    if len(steps) and usual > max(ISOLATED_MM, grid_step * GAP):
+    separate = len(steps) > 0 and usual > max(ISOLATED_MM, grid_step * GAP)
+    if separate:
         warnings.append(f"The contours are {usual:.4g} mm apart; each was taken as a separate piece, {alone:.4g} mm "
                         "thick.")
         usual = alone
     gap = steps > GAP * usual
-    if gap.any() and usual != alone:
+    if gap.any() and not separate:
         where = int(np.argmax(steps))
         warnings.append(f"Contours are missing on {int(gap.sum())} stretch(es) of the structure, the longest of "
                         f"{steps[where]:.4g} mm where the usual step is {usual:.4g} mm; these were left empty.")

@@ -6,38 +6,33 @@ from pathlib import Path
 
 import numpy as np
 
-from allpet_physics.errors import GeometryError, InputError, MetadataError
-from allpet_physics.io.region_format import UNREADABLE
+from allpet_physics.errors import InputError, MetadataError
+from allpet_physics.io.nifti import volume_of_image
+from allpet_physics.io.volume import Volume
 
 #: Stored labels may miss an integer by this much (scaled storage); a probability map misses it by more.
 _INTEGER = 1e-4
 
 
-def label_values(path: Path, image) -> tuple[np.ndarray, list[str]]:
-    """Return integer labels, or float32 probabilities, shape (i, j, k)."""
-    try:
-        values = np.asanyarray(image.dataobj)
-    except UNREADABLE as error:
-        raise InputError(f"{path.name} could not be read to its end ({error}); it may be cut short.") from None
-    while values.ndim > 3 and values.shape[-1] == 1:
-        values = values[..., 0]
-    if values.ndim != 3:
-        raise GeometryError(f"{path.name} must be a mask or label map with three axes, but its shape was "
-                            f"{values.shape}; select one volume first.")
-    notes = []
-    if not (image.header["sform_code"] or image.header["qform_code"]):
-        notes.append(f"{path.name} states no position in the patient (sform and qform codes are 0); voxel sizes alone "
-                     "were used.")
-    if values.dtype.kind in "iub":
-        return values, notes
-    if values.dtype.kind != "f" or not np.isfinite(values).all():
-        raise InputError(f"{path.name} must hold finite integers (labels) or probabilities, but held NaN, Inf or "
-                         f"values of type {values.dtype}; write it again as integers.")
+def label_values(path: Path, image) -> Volume:
+    """Return a NIfTI image as integer labels, or as float32 probabilities.
+
+    Raises
+    ------
+    InputError
+        Values that are neither.
+    MetadataError
+        NaN or Inf, a damaged file, several images in one file.
+    """
+    volume = volume_of_image(path, image, dtype=None)
+    values = volume.data
+    if values.dtype.kind in "iu":
+        return volume
     rounded = np.round(values)
     if np.abs(values - rounded).max(initial=0) <= _INTEGER:
-        return rounded.astype(np.int64), notes
+        return volume.replace(data=rounded.astype(np.int64))
     if values.min() >= 0 and values.max() <= 1:
-        return values.astype(np.float32), notes
+        return volume.replace(data=values.astype(np.float32))
     raise InputError(f"{path.name} must hold integer labels, or probabilities between 0 and 1, but held other values "
                      f"between {values.min():.4g} and {values.max():.4g}; it looks like an image: threshold it first.")
 

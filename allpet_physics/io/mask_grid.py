@@ -1,34 +1,25 @@
-"""Bringing a region drawn on one grid onto another: exactly when the voxels coincide, by volume fraction otherwise."""
+"""Bringing a region drawn on one grid onto another: voxel by voxel when they coincide, by volume otherwise."""
 
 import numpy as np
 
 from allpet_physics.errors import GeometryError
 from allpet_physics.io.volume import GRID_TOLERANCE, Volume, grid_mismatch, resample_to
 
-#: A voxel belongs to a region when at least this part of it does.
-HALF = 0.5
 #: Sub-samples per axis at most, for a reference much coarser than the region's own grid (125 per voxel).
 _MOST_SUBSAMPLES = 5
 
 
-def refuse_other_grid(what: str, source: Volume, reference: Volume) -> None:
-    """Raise GeometryError, saying by how much two grids differ and what to do about it."""
-    mismatch = grid_mismatch(reference, source) or "its voxel centres do not fall on those of the image"
-    raise GeometryError(f"{what} must be on the image's grid, but was on another: {mismatch}; pass resample=True "
-                        "(--resample) to bring it onto the image's grid, or choose the image it was drawn on.")
-
-
-def on_same_lattice(source: Volume, reference: Volume) -> tuple[np.ndarray, float] | None:
-    """Copy values voxel by voxel when the source's voxel centres are also the reference's, or return None.
+def on_same_lattice(source: Volume, reference: Volume) -> tuple[np.ndarray, int] | None:
+    """Copy a binary region when its voxel centres are also the reference's, or return None.
 
     The source may cover a part of the reference only, stick out of it, and have its axes permuted or flipped.
 
     Returns
     -------
-    values : ndarray
-        On the reference's grid, zero where the source has nothing.
-    lost : float
-        Sum of the values that lie outside the reference.
+    mask : ndarray of bool
+        On the reference's grid, false where the source has nothing.
+    lost : int
+        Voxels of the region that lie outside the reference.
     """
     to_reference = np.linalg.inv(reference.affine) @ source.affine
     nearest = np.round(to_reference)
@@ -46,27 +37,28 @@ def on_same_lattice(source: Volume, reference: Volume) -> tuple[np.ndarray, floa
         inside = (index >= 0) & (index < reference.data.shape[axis])
         into.append(index[inside].astype(int))
         out_of.append(np.flatnonzero(inside))
-    values = np.zeros(reference.data.shape, dtype=source.data.dtype)
+    mask = np.zeros(reference.data.shape, dtype=bool)
     part = source.data.transpose(order)[np.ix_(*out_of)]
-    values[np.ix_(*into)] = part
-    return values, float(source.data.sum(dtype=np.float64) - part.sum(dtype=np.float64))
+    mask[np.ix_(*into)] = part
+    return mask, int(source.data.sum() - part.sum())
 
 
 def volume_fraction(source: Volume, reference: Volume) -> np.ndarray:
     r"""Return the part of each reference voxel that a region fills.
 
-    The region's own values (0 to 1) are interpolated linearly, falling to zero half a voxel outside its outermost
-    voxels, and averaged over sub-samples of the reference voxel,
+    The binary region :math:`m` is interpolated linearly between its voxel centres (zero beyond its grid) and averaged
+    over sub-samples of the reference voxel,
 
     .. math:: f_r = \frac{1}{N} \sum_{s=1}^{N} m(p_r + \delta_s), \tag{F2}
 
     with as many sub-samples along each axis as source voxels fit into the reference voxel (at most five). Nearest
-    neighbour would sample one source voxel of a coarse reference voxel and step like stairs on a fine one.
+    neighbour would look at one source voxel of the many in a coarse reference voxel, and step like stairs on a fine
+    grid.
 
     Parameters
     ----------
     source : Volume
-        Values between 0 and 1.
+        Booleans.
     reference : Volume
         The target grid.
 
@@ -76,7 +68,7 @@ def volume_fraction(source: Volume, reference: Volume) -> np.ndarray:
         float64, shape of the reference.
     """
     fraction = np.zeros(reference.data.shape)
-    filled = np.argwhere(source.data > 0)
+    filled = np.argwhere(source.data)
     if not len(filled):
         return fraction
     padded = np.pad(source.data.astype(np.float64), 1)
@@ -104,20 +96,40 @@ def volume_fraction(source: Volume, reference: Volume) -> np.ndarray:
     return fraction
 
 
+def fullest_voxels(fraction: np.ndarray) -> np.ndarray:
+    r"""Return the voxels that a region fills most, as many as its volume asks for.
+
+    The cut is at the value :math:`t` with
+
+    .. math:: \#\{r : f_r \ge t\} \approx \sum_r f_r, \tag{F3}
+
+    so that a region keeps its volume to within a voxel (equally filled voxels go together, whichever way is nearer).
+    A cut at one half would shave every convex edge: a ball of 10 mm radius drawn on 4 mm voxels loses 8 % of its
+    volume in 2.7 × 2.7 × 4 mm voxels that way.
+    """
+    wanted = int(np.round(fraction.sum()))
+    if wanted == 0:
+        return np.zeros(fraction.shape, dtype=bool)
+    filled = fraction[fraction > 0]
+    cut = np.partition(filled, -wanted)[-wanted] if wanted <= filled.size else 0.0
+    some, fewer = fraction >= max(cut - 1e-9, 1e-9), fraction > cut + 1e-9
+    return fewer if fewer.any() and wanted - fewer.sum() < some.sum() - wanted else some
+
+
 def region_on_grid(what: str, source: Volume, reference: Volume, *, resample: bool,
                    whole: bool) -> tuple[np.ndarray, list[str]]:
-    """Return a region as a binary mask on the reference's grid.
+    """Return a binary region as a mask on the reference's grid.
 
     Parameters
     ----------
     what : str
         The file, for messages.
     source : Volume
-        Part of each voxel that the region fills, 0 to 1; binary regions hold 0 and 1.
+        Booleans.
     reference : Volume
         The target grid.
     resample : bool
-        Whether a region on another grid is interpolated (equation F2) rather than refused.
+        Whether a region on another grid is brought over by volume (F2, F3) rather than refused.
     whole : bool
         Whether the region's grid must be the whole reference grid (a mask file), or may be a part of its voxels
         (a DICOM SEG stores only the slices that it needs).
@@ -125,7 +137,7 @@ def region_on_grid(what: str, source: Volume, reference: Volume, *, resample: bo
     Returns
     -------
     mask : ndarray of bool
-        Voxels filled to at least one half.
+        Shape of the reference.
     warnings : list of str
         How the region was resampled, and what fell outside.
 
@@ -134,23 +146,24 @@ def region_on_grid(what: str, source: Volume, reference: Volume, *, resample: bo
     GeometryError
         Another grid, and `resample` false.
     """
-    copied = on_same_lattice(source, reference)
-    same = copied is not None and (not whole or grid_mismatch(reference, source) is None)
-    if same:
-        values, lost = copied
-        warnings = []
-        lost_ml, total_ml = lost * source.voxel_ml, float(source.data.sum(dtype=np.float64)) * source.voxel_ml
+    total_ml = float(source.data.sum()) * source.voxel_ml
+    mismatch = grid_mismatch(reference, source)
+    copied = on_same_lattice(source, reference) if mismatch is None or not whole else None
+    if copied is not None:
+        mask, lost = copied
+        lost_ml, warnings = lost * source.voxel_ml, []
     elif resample:
-        values = volume_fraction(source, reference)
-        total_ml = float(source.data.sum(dtype=np.float64)) * source.voxel_ml
-        lost_ml = max(total_ml - float(values.sum()) * reference.voxel_ml, 0.0)
+        fraction = volume_fraction(source, reference)
+        mask = fullest_voxels(fraction)
+        inside_ml = float(fraction.sum()) * reference.voxel_ml
+        lost_ml = total_ml - inside_ml if inside_ml < 0.95 * total_ml else 0.0  # the sum's own error is below that
+        warnings = [f"The region was on another grid ({mismatch or 'of other slices'}) and was resampled: "
+                    f"{mask.sum() * reference.voxel_ml:.5g} mL of {total_ml:.5g} mL."]
     else:
-        refuse_other_grid(what, source, reference)
-    mask = values >= HALF - 1e-9
-    if not same:
-        warnings = [f"The region was on another grid ({grid_mismatch(reference, source)}) and was resampled: voxels "
-                    f"filled to at least one half, {mask.sum() * reference.voxel_ml:.5g} mL of {total_ml:.5g} mL."]
-    if lost_ml > (1e-6 if same else 0.1) * total_ml:
+        raise GeometryError(f"{what} must be on the image's grid, but was on another: "
+                            f"{mismatch or 'its voxel centres do not fall on the image'}; pass resample=True "
+                            "(--resample) to bring it onto the image's grid, or choose the image it was drawn on.")
+    if lost_ml > 0:
         warnings.append(f"About {lost_ml:.3g} mL of the region's {total_ml:.5g} mL lie outside the image and were cut "
                         "off.")
     return mask, warnings

@@ -63,6 +63,17 @@ def read_nifti(path, unit: str | None = None, *, dtype=np.float32, frame: int | 
         raise InputError(f'nonfinite must be "raise", "zero" or "keep", but was {nonfinite!r}.')
     try:
         image = nib.load(path)
+    except PermissionError:
+        raise
+    except _UNREADABLE as error:
+        raise _damaged(path, error) from None
+    return volume_of_image(path, image, unit, dtype=dtype, frame=frame, nonfinite=nonfinite)
+
+
+def volume_of_image(path, image, unit: str | None = None, *, dtype=np.float32, frame: int | None = None,
+                    nonfinite: str = "raise") -> Volume:
+    """Return an opened nibabel image as a volume; parameters and errors are those of `read_nifti`."""
+    try:
         if not isinstance(image, nib.Nifti1Pair):
             raise InputError(f"path must be a NIfTI file, but {path} is {type(image).__name__}; convert it first.")
         kind = image.get_data_dtype().kind
@@ -73,8 +84,7 @@ def read_nifti(path, unit: str | None = None, *, dtype=np.float32, frame: int | 
     except (InputError, PermissionError):
         raise
     except _UNREADABLE as error:
-        raise MetadataError(f"{path} cannot be read as NIfTI: it is truncated or damaged ({_brief(error)}); "
-                            "copy it again from its source.") from None
+        raise _damaged(path, error) from None
     if dtype is not None:
         with np.errstate(over="ignore", invalid="ignore"):
             data = data.astype(dtype, copy=False)
@@ -213,6 +223,11 @@ def _storable(data: np.ndarray) -> np.ndarray:
     if data.dtype.kind not in "fiu" or data.dtype.itemsize > 8:
         raise InputError(f"volume must hold real numbers of at most 64 bits, but its dtype was {data.dtype}.")
     return data
+
+
+def _damaged(path, error: Exception) -> MetadataError:
+    return MetadataError(f"{path} cannot be read as NIfTI: it is truncated or damaged ({_brief(error)}); "
+                         "copy it again from its source.")
 
 
 def _brief(error: Exception) -> str:

@@ -31,27 +31,26 @@ def open_region(path: str | PathLike):
         if _is_nifti(head):
             return path, "NIfTI", _nifti_image(path, head)
         dataset = pydicom.dcmread(path, force=head[128:132] != b"DICM")
-        if _is_cut_short(dataset):
-            raise EOFError("the file ends inside an element")
-    except InputError:
+        kind = _dicom_kind(dataset)
+    except (InputError, PermissionError):
         raise
     except FileNotFoundError:
         raise InputError(f"path must be an existing file, but there is none at {path}.") from None
-    except PermissionError:
-        raise
     except UNREADABLE as error:
-        raise InputError(f"{path.name} could not be read ({error}); it may be cut short or damaged: export it again.") \
-            from None
-    kind = _dicom_kind(dataset)
+        raise MetadataError(f"{path.name} could not be read ({error}); it may be cut short or damaged: export it "
+                            "again.") from None
     if kind is None:
         if "SOPClassUID" not in dataset and "Modality" not in dataset:
             raise InputError(f"{path.name} must be a NIfTI, DICOM RTSTRUCT or DICOM SEG file, but its content is none "
                              "of these.")
         raise InputError(f"{path.name} must be a DICOM RTSTRUCT or SEG, but is a DICOM object of modality "
                          f"{dataset.get('Modality', 'unknown')}; give the file with the region.")
+    if _is_cut_short(dataset):
+        raise MetadataError(f"{path.name} ends inside an element: it is cut short; export it again.")
     needed = "StructureSetROISequence" if kind == "RTSTRUCT" else "SegmentSequence"
     if needed not in dataset:
-        raise MetadataError(f"{path.name} must list its regions ({needed}), but does not; it may be cut short.")
+        raise MetadataError(f"{path.name} must list its regions ({needed}), but does not; it may be cut short: "
+                            "export it again.")
     return path, kind, dataset
 
 
@@ -106,9 +105,10 @@ def _is_nifti(head: bytes) -> bool:
 
 
 def _nifti_image(path: Path, head: bytes):
-    """Open a NIfTI image whatever its name; a header with separate pixel data needs its own name."""
+    """Open a NIfTI image whatever its name."""
     if head[344:348] == b"ni1\0" or head[4:8] == b"ni2\0":
-        return nibabel.load(path)
+        raise InputError(f"{path.name} is the header of a NIfTI pair (.hdr and .img); convert the pair to one .nii "
+                         "file.")
     raw = path.read_bytes()
     if raw[:2] == b"\x1f\x8b":
         raw = gzip.decompress(raw)

@@ -17,11 +17,14 @@ import pydicom
 from allpet_physics.errors import EmptyROIWarning, GeometryError, InputError, MetadataError
 from allpet_physics.io.dicom_seg import list_segments, read_segments
 from allpet_physics.io.label_map import label_values, labels_present
-from allpet_physics.io.mask_grid import HALF, region_on_grid
+from allpet_physics.io.mask_grid import region_on_grid
+from allpet_physics.io.nifti import write_nifti
 from allpet_physics.io.region_format import open_region
 from allpet_physics.io.rtstruct import frame_of_reference, list_structures, read_structure
 from allpet_physics.io.volume import Volume
 
+#: Where probabilities and fractions of a voxel are cut.
+HALF = 0.5
 #: At most this many regions are listed in a message.
 _LISTED = 40
 
@@ -69,8 +72,8 @@ def read_roi(path: str | PathLike, reference: Volume, *, label: int | Iterable[i
 
     A structure set is filled by the rule of `contour_fill`: a voxel belongs to it when its centre lies inside or on
     the contours of the plane whose slab holds the centre. A mask, a label map or a segmentation is taken voxel by
-    voxel; on a grid other than the reference's it is refused, or, with `resample`, a voxel belongs to it when at
-    least half of its volume does (`mask_grid`). A NIfTI file whose values are not integers is taken for a
+    voxel; on a grid other than the reference's it is refused, or, with `resample`, gets the voxels that it fills
+    most, as many as its volume asks for (`mask_grid`). A NIfTI file whose values are not integers is taken for a
     probability map when they all lie between 0 and 1, and cut at 0.5, as FRACTIONAL segmentations are.
 
     Parameters
@@ -130,8 +133,7 @@ def list_rois(path: str | PathLike, *, label_names: Mapping | str | PathLike | N
         return list_structures(content)
     if kind == "SEG":
         return list_segments(content)
-    values, _ = label_values(path, content)
-    return labels_present(path, values, label_names)
+    return labels_present(path, label_values(path, content).data, label_names)
 
 
 def roi_to_volume(roi: ROI) -> Volume:
@@ -161,8 +163,6 @@ def write_roi(path: str | PathLike, volume_like: Volume, mask: np.ndarray, overw
     InputError
         Values other than 0 and 1; an existing file without `overwrite`.
     """
-    from allpet_physics.io.nifti import write_nifti
-
     mask = np.asarray(mask)
     if mask.shape != np.shape(volume_like.data):
         raise GeometryError(f"mask must have the image's shape {np.shape(volume_like.data)}, but was {mask.shape}.")
@@ -176,7 +176,8 @@ def _from_dicom(path: Path, kind: str, dataset: pydicom.Dataset, reference: Volu
     notes, frames = [], set()
     if kind == "SEG":
         source = read_segments(dataset, numbers, reference)
-        mask, notes = region_on_grid(f"the DICOM SEG {path.name}", source, reference, resample=resample, whole=False)
+        region = source.replace(data=source.data >= HALF)
+        mask, notes = region_on_grid(f"the DICOM SEG {path.name}", region, reference, resample=resample, whole=False)
         frames.add(str(dataset.get("FrameOfReferenceUID") or ""))
     else:
         mask = np.zeros(reference.data.shape, dtype=bool)
@@ -195,22 +196,22 @@ def _from_dicom(path: Path, kind: str, dataset: pydicom.Dataset, reference: Volu
 
 
 def _from_nifti(path: Path, image, reference: Volume, label, name, resample: bool, label_names) -> ROI:
-    values, notes = label_values(path, image)
-    if values.dtype.kind == "f":
+    labels = label_values(path, image)
+    notes = list(labels.warnings)
+    if labels.data.dtype.kind == "f":
         if name is not None or (label is not None and _as_tuple(label) != (1,)):
             raise InputError(f"{path.name} is a probability map (values between 0 and 1), so it holds no label to "
                              "choose; leave label and name out.")
-        chosen, fraction = {1: ""}, values
+        chosen, region = {1: ""}, labels.data >= HALF
         notes.append(f"The values are not integers but lie between 0 and 1: taken as probabilities, cut at {HALF}.")
     else:
-        available = labels_present(path, values, label_names)
-        numbers = _select(path, available, label, name) if available or label is not None or name is not None else []
+        available = labels_present(path, labels.data, label_names)
+        asked = label is not None or name is not None
+        numbers = _select(path, available, label, name) if available or asked else []  # an empty mask has no label
         chosen = {n: dict(available)[n] for n in numbers}
-        fraction = np.isin(values, numbers).astype(np.float32)
-    mask, more = region_on_grid(path.name, Volume(fraction, image.affine, "mask"), reference, resample=resample,
-                                whole=True)
-    return ROI(mask, reference.affine, tuple(chosen), tuple(chosen.values()), "NIfTI", tuple(notes + more),
-               {"sform_code": int(image.header["sform_code"]), "qform_code": int(image.header["qform_code"])})
+        region = np.isin(labels.data, numbers)
+    mask, more = region_on_grid(path.name, labels.replace(data=region), reference, resample=resample, whole=True)
+    return ROI(mask, reference.affine, tuple(chosen), tuple(chosen.values()), "NIfTI", tuple(notes + more), labels.tags)
 
 
 def _select(path: Path, available: list[tuple[int, str]], label, name) -> list[int]:
