@@ -170,10 +170,10 @@ def with_suffix(path, suffix: str) -> Path:
 
 
 def write_pair(header_path, data_suffix: str, lines: list[str], data: np.ndarray, *, overwrite: bool) -> None:
-    """Write the data file, then the header that names it, each beside its place and renamed into it.
+    """Write the data file and the header that names it beside their places, then rename the data and the header.
 
-    A reader therefore never meets a header whose data are not complete. `lines` may contain ``{data}`` for the name
-    of the data file.
+    A failure while writing leaves what was there before; a new header never names data that are not complete.
+    `lines` may contain ``{data}`` for the name of the data file.
     """
     header_path = Path(header_path)
     data_path = header_path.with_suffix(data_suffix)
@@ -184,8 +184,17 @@ def write_pair(header_path, data_suffix: str, lines: list[str], data: np.ndarray
             raise InputError(f"path must not exist yet, but {str(path)!r} does; choose another name or pass "
                              "overwrite=True.")
     text = "\n".join(lines).replace("{data}", data_path.name) + "\n"
-    _replace(data_path, np.ascontiguousarray(data, dtype=data.dtype.newbyteorder("<")).tobytes())
-    _replace(header_path, text.encode())
+    contents = {data_path: np.ascontiguousarray(data, dtype=data.dtype.newbyteorder("<")), header_path: text.encode()}
+    temporary = {path: path.with_name(f".{path.name}.{secrets.token_hex(6)}") for path in contents}
+    try:
+        for path, content in contents.items():
+            with open(temporary[path], "xb") as file:
+                file.write(content)
+        for path in contents:
+            os.replace(temporary[path], path)
+    finally:
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
 
 
 def _data_offset(header, frame):
@@ -198,14 +207,3 @@ def _data_offset(header, frame):
         raise MetadataError(f"{header.path.name} must have 'data offset in bytes[{frame}]' to find frame {frame}, "
                             "but does not.")
     return 0
-
-
-def _replace(path, content):
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

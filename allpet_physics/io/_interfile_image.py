@@ -96,6 +96,8 @@ def write_interfile_image(path, volume: Volume, *, overwrite: bool = False) -> N
                             f"{volume.obliquity_deg:.3g} degrees; resample it with resample_to first.")
     first = volume.affine[:3, 3] * [-1, -1, -1]
     data = np.asarray(volume.data)
+    if data.size == 0:
+        raise InputError(f"volume.data must hold at least one voxel, but its shape was {data.shape}.")
     if data.dtype.kind == "b":
         data = data.astype(np.uint8)
     elif data.dtype.kind not in "iu":

@@ -124,6 +124,7 @@ def test_a_point_source_in_a_viewgram_file_lands_where_it_is(tmp_path):
     s = read_interfile_sinogram(write_by_hand(tmp_path / "p.hs", stored, sinogram_keys(n_views, "{ 3}", n_bins)))
     g = s.geometry((31, 31), w)
     assert not s.data[:2].any()
+    assert s.plane_mm == pytest.approx(4)
     np.testing.assert_allclose(g.bin_centres[s.data[2].argmax(1)], 10 * np.cos(g.angles) + 15 * np.sin(g.angles),
                                atol=w / 2 + 1e-6)
 
@@ -161,6 +162,7 @@ def test_segments_are_selected_by_their_ring_difference(tmp_path):
         assert (s.n_planes, s.segment, s.segments) == (n_planes, segment, (0, 1, -1))
         assert (s.data == value).all()
         assert bool(s.warnings) == (segment != 0)
+        assert s.plane_mm == pytest.approx(2)  # rings are 4 mm apart, and planes of merged rings lie between them
     with pytest.raises(InputError, match=r"segment must be one of \[-1, 0, 1\].* but was 2"):
         read_interfile_sinogram(path, segment=2)
     with pytest.raises(MetadataError, match="segments of unequal size inside other axes"):
