@@ -56,7 +56,7 @@ def read_segments(dataset: pydicom.Dataset, numbers: list[int], reference: Volum
         try:
             segmentation = highdicom.seg.Segmentation.from_dataset(_with_spacing(dataset, spacing), copy=False)
             stack = segmentation.get_volume(segment_numbers=numbers, rescale_fractional=fractional)
-        except (RuntimeError, ValueError, AttributeError, KeyError, IndexError, EOFError) as error:
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError) as error:
             failure = failure or error
             continue
         fraction = np.asarray(stack.array, dtype=np.float32).max(axis=-1)

@@ -142,7 +142,7 @@ def roi_to_volume(roi: ROI) -> Volume:
     return Volume(roi.mask.astype(np.uint8), roi.affine, "mask", tags, roi.warnings)
 
 
-def write_roi(path: str | PathLike, volume_like: Volume, mask: np.ndarray, overwrite: bool = False) -> None:
+def write_roi(path: str | PathLike, volume_like: Volume, mask: np.ndarray, overwrite: bool = False) -> Path:
     """Write a mask on an image's grid as NIfTI, uint8.
 
     Parameters
@@ -156,6 +156,11 @@ def write_roi(path: str | PathLike, volume_like: Volume, mask: np.ndarray, overw
     overwrite : bool
         Whether an existing file is replaced.
 
+    Returns
+    -------
+    Path
+        The file written; it appears whole or not at all.
+
     Raises
     ------
     GeometryError
@@ -168,7 +173,7 @@ def write_roi(path: str | PathLike, volume_like: Volume, mask: np.ndarray, overw
         raise GeometryError(f"mask must have the image's shape {np.shape(volume_like.data)}, but was {mask.shape}.")
     if mask.dtype != bool and not np.isin(mask, (0, 1)).all():
         raise InputError("mask must hold only 0 and 1, but held other values; threshold it first.")
-    write_nifti(path, Volume(mask.astype(np.uint8), volume_like.affine, "mask"), overwrite=overwrite)
+    return write_nifti(path, Volume(mask.astype(np.uint8), volume_like.affine, "mask"), overwrite=overwrite)
 
 
 def _from_dicom(path: Path, kind: str, dataset: pydicom.Dataset, reference: Volume, names: dict[int, str],

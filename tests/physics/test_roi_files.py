@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from allpet_physics.errors import EmptyROIWarning, GeometryError, InputError, MetadataError
 from allpet_physics.io.images import read_pet
+from allpet_physics.io.mask_grid import volume_fraction
 from allpet_physics.io.roi_files import list_rois, read_roi, roi_to_volume, write_roi
 from allpet_physics.io.volume import Volume
 
@@ -325,6 +326,15 @@ def test_resampling_a_small_lesion_keeps_its_volume(tmp_path, radius):
     assert roi.volume_ml == pytest.approx(ball.sum() * source.voxel_ml, rel=0.02, abs=1.5 * reference.voxel_ml)
 
 
+def test_a_coarse_voxel_holds_the_part_of_it_that_a_fine_region_fills():
+    plates = np.zeros((40, 40, 40), bool)
+    plates[..., ::4] = True
+    fine = Volume(plates, np.eye(4))
+    coarse = Volume(np.zeros((8, 8, 8), np.uint8), np.diag([4.0, 4, 4, 1]))
+    fraction = volume_fraction(fine, coarse)
+    assert np.allclose(fraction[1:-1, 1:-1, 1:-1], 0.25, atol=0.01)
+
+
 def test_a_mask_that_fills_its_grid_keeps_its_outermost_half_voxels(tmp_path):
     source = volume(AXIAL, (8.0, 8.0, 8.0), (3, 4, 5))
     path = write_nifti(tmp_path / "m.nii", np.ones((3, 4, 5), np.uint8), source.affine)
@@ -444,7 +454,7 @@ def test_what_is_written_is_read_back(tmp_path):
     reference = GRIDS["oblique"]
     expected, _ = expected_shape(reference, range(3, 9))
     path = tmp_path / "out.nii.gz"
-    write_roi(path, reference, expected)
+    assert write_roi(path, reference, expected) == path
     assert nibabel.load(path).get_data_dtype() == np.uint8
     roi = read_roi(path, reference)
     assert np.array_equal(roi.mask, expected)
@@ -452,7 +462,7 @@ def test_what_is_written_is_read_back(tmp_path):
     assert roi_to_volume(roi).unit == "mask"
     assert roi.volume_ml == pytest.approx(expected.sum() * reference.voxel_ml)
     with pytest.raises(InputError):
-        write_roi(path, reference, expected)
+        assert write_roi(path, reference, expected) == path
     write_roi(path, reference, ~expected, overwrite=True)
     assert np.array_equal(read_roi(path, reference).mask, ~expected)
     with pytest.raises(GeometryError, match="must have the image's shape"):
@@ -573,6 +583,22 @@ def test_a_segmentation_of_another_image_is_refused_unless_resampled(tmp_path):
     assert roi.volume_ml == pytest.approx(len(voxels) * own.voxel_ml, rel=0.05)
     found = np.argwhere(roi.mask).mean(axis=0) @ affine[:3, :3].T + affine[:3, 3]
     assert np.linalg.norm(found - (voxels.mean(axis=0) @ own.affine[:3, :3].T + own.affine[:3, 3])) < 0.5
+
+
+def test_a_left_out_slice_keeps_its_thickness_when_resampled(tmp_path):
+    def change(ds):
+        measures = ds.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+        if "SpacingBetweenSlices" in measures:
+            del measures.SpacingBetweenSlices
+
+    masks = np.zeros((1, 9, 24, 30), np.uint8)
+    masks[0, 1::2, 3:13, 4:24] = 1  # every second slice, so that stored slices are 8.2 mm apart and 4.1 mm thick
+    path = write_seg(tmp_path, masks, ["x"], change=change)
+    own = series_volume(masks.shape[1:])
+    affine = np.eye(4)
+    affine[:3, 3] = (own.affine @ [14, 11, 4, 1])[:3] - 50
+    roi = read_roi(path, Volume(np.zeros((100, 100, 100), np.uint8), affine), resample=True)
+    assert roi.volume_ml == pytest.approx(masks.sum() * own.voxel_ml, rel=0.02)
 
 
 def test_a_part_of_a_segmentation_outside_the_image_is_said(tmp_path):
