@@ -66,7 +66,8 @@ def assemble(slices, factors, unit: str, used: dict, notes, dtype) -> Volume:
             raise MetadataError("RescaleSlope (0028,1053) is missing in a PET slice, so its values have no scale; "
                                 "export the series again.")
         slopes.append(1.0 if slope is None else slope)
-        data[:, :, k] = ((_pixels(ds) * slopes[k] + intercept) * factor).T
+        with np.errstate(over="ignore"):  # told below, with its cause
+            data[:, :, k] = ((_pixels(ds) * slopes[k] + intercept) * factor).T
         if intercept and text(ds, "Modality") == "PT" and k == 0:
             notes = [*notes, f"RescaleIntercept is {intercept:g}, where PET requires 0; it was applied."]
     if not np.isfinite(data).all():

@@ -86,15 +86,17 @@ def read_image(path, unit: str | None = None, *, dtype=np.float32, series_uid: s
 
 
 def _nifti_pet(path, unit: str, dtype, frame, given: SUVInputs) -> Volume:
-    volume = read_nifti(path, dtype=np.float64, frame=frame)
+    volume = read_nifti(path, dtype=dtype, frame=frame)
     found = bids.sidecar_factor(bids.read_sidecar(path), unit, given)
     name = Path(path).name
     if found is not None:
         factor, used, remarks = found
-        data = (volume.data * factor).astype(dtype)
+        with np.errstate(over="ignore"):
+            data = volume.data * dtype.type(factor)
+        if not np.isfinite(data).all():
+            raise MetadataError(f"{name} overflows when multiplied by {factor:g}; check its JSON sidecar.")
         return volume.replace(data=data, unit=unit, tags={**volume.tags, **used, "factor": factor},
                               warnings=(*volume.warnings, *remarks))
-    volume = volume.replace(data=volume.data.astype(dtype))
     if volume.unit in PET_UNITS and volume.unit != unit:
         raise MetadataError(f"{name} holds {volume.unit}, and a NIfTI file has no weight or dose to convert it to "
                             f'{unit}; read it with unit="{volume.unit}", or convert the DICOM series.')

@@ -62,7 +62,7 @@ def read_nifti(path, unit: str | None = None, *, dtype=np.float32, frame: int | 
     if nonfinite not in ("raise", "zero", "keep"):
         raise InputError(f'nonfinite must be "raise", "zero" or "keep", but was {nonfinite!r}.')
     try:
-        image = nib.load(path)
+        image = _open(path)
     except PermissionError:
         raise
     except _UNREADABLE as error:
@@ -155,6 +155,15 @@ def _existing(path) -> Path:
     if path.stat().st_size == 0:
         raise MetadataError(f"{path} is empty; copy it again from its source.")
     return path
+
+
+def _open(path: Path):
+    """Open a file; a compressed one is read whole, because only its end holds the checksum."""
+    if not path.name.lower().endswith(".gz"):
+        return nib.load(path, mmap=False)
+    content = gzip.decompress(path.read_bytes())
+    version_2 = content[:4] in (struct.pack("<i", 540), struct.pack(">i", 540))
+    return (nib.Nifti2Image if version_2 else nib.Nifti1Image).from_bytes(content)
 
 
 def _one_image(path, image, frame: int | None):

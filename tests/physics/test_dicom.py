@@ -1,0 +1,253 @@
+"""DICOM series: which one, in what order, on which grid, and what is refused."""
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.uid import EnhancedPETImageStorage, JPEG2000Lossless, generate_uid
+
+from allpet_physics.errors import GeometryError, InputError, MetadataError
+from allpet_physics.io import read_dicom_series, read_image, read_pet
+from allpet_physics.io.dicom_series import load_slices
+
+from .dicom_series import BQML_PER_SUV, write_series
+
+
+def ramp(n=4) -> np.ndarray:
+    """Values [slice, row, col] that name their own index."""
+    k, r, c = np.indices((n, 3, 5))
+    return 100.0 * k + 10 * r + c
+
+
+def edit(path, **changes) -> None:
+    ds = pydicom.dcmread(path)
+    for keyword, value in changes.items():
+        setattr(ds, keyword, value)
+    ds.save_as(path)
+
+
+def test_slices_are_ordered_by_position_not_by_name_or_number(tmp_path):
+    paths = write_series(tmp_path, ramp(12), slope=1, seed=3)
+    numbers = [int(pydicom.dcmread(p).InstanceNumber) for p in paths]
+    assert numbers != sorted(numbers)
+    assert paths != sorted(paths)
+    np.testing.assert_array_equal(read_dicom_series(tmp_path).axial_slices(), ramp(12))
+
+
+@pytest.mark.parametrize(("row", "column"), [
+    ((1, 0, 0), (0, 1, 0)),  # axial
+    ((1, 0, 0), (0, 0, -1)),  # coronal
+    ((0, 1, 0), (0, 0, -1)),  # sagittal
+    ((-1, 0, 0), (0, -1, 0)),  # prone
+    ((0.8, 0.6, 0), (-0.6, 0.8, 0)),  # oblique
+])
+def test_every_voxel_lies_where_the_header_puts_it(row, column, tmp_path):
+    origin, normal = np.array([-7.0, 11.0, -13.0]), np.cross(row, column)
+    write_series(tmp_path, ramp(), pixel_mm=(3, 2), slice_mm=5, origin_lps=origin, row_lps=row, column_lps=column,
+                 slope=1)
+    volume = read_dicom_series(tmp_path)
+    np.testing.assert_allclose(volume.voxel_mm, [2, 3, 5])
+    for index in np.ndindex(volume.data.shape):
+        c, r, k = index
+        assert volume.data[index] == ramp()[k, r, c]
+        lps = origin + 2 * c * np.array(row) + 3 * r * np.array(column) + 5 * k * normal
+        np.testing.assert_allclose(volume.affine[:3] @ [*index, 1], lps * [-1, -1, 1], atol=1e-9)
+
+
+def test_slope_and_intercept_belong_to_their_slice(tmp_path):
+    write_series(tmp_path, ramp() - 1000, modality="CT", slope=[1, 0.5, 0.25, 2], intercept=-1024)
+    volume = read_image(tmp_path)
+    assert volume.unit == "HU"
+    np.testing.assert_allclose(volume.axial_slices(), ramp() - 1000, atol=1)
+    np.testing.assert_allclose(volume.axial_slices()[:3], ramp()[:3] - 1000, atol=0.25)
+
+
+def test_one_file_stands_for_its_series(tmp_path):
+    paths = write_series(tmp_path, ramp(), slope=1)
+    np.testing.assert_array_equal(read_dicom_series(paths[2]).axial_slices(), ramp())
+
+
+def test_the_pet_series_is_picked_among_other_objects(tmp_path):
+    write_series(tmp_path / "sub", ramp() * BQML_PER_SUV)
+    write_series(tmp_path, ramp(), modality="CT", prefix="ct", slope=1)
+    structure = write_series(tmp_path, ramp(1), modality="CT", prefix="rs", slope=1)[0]
+    ds = pydicom.dcmread(structure)
+    ds.Modality, ds.SeriesInstanceUID = "RTSTRUCT", generate_uid()
+    del ds.Rows, ds.PixelData
+    ds.save_as(structure)
+    (tmp_path / "notes.txt").write_text("not DICOM")
+    (tmp_path / "empty.dcm").touch()
+    np.testing.assert_allclose(read_pet(tmp_path).axial_slices(), ramp(), rtol=1e-4, atol=2e-2)
+    np.testing.assert_array_equal(read_dicom_series(tmp_path, modality="CT").axial_slices(), ramp())
+    with pytest.raises(MetadataError, match=r"2 image series.*choose one with series_uid"):
+        read_image(tmp_path)
+    with pytest.raises(InputError, match="RTSTRUCT"):
+        read_image(structure)
+
+
+def test_two_series_are_listed_and_chosen_by_the_end_of_the_uid(tmp_path):
+    first, second = generate_uid(), generate_uid()
+    write_series(tmp_path, ramp(), slope=1, series_uid=first, header={"SeriesDescription": "corrected"})
+    write_series(tmp_path, 2 * ramp(), slope=1, series_uid=second, prefix="z", header={"SeriesDescription": "NAC"})
+    with pytest.raises(MetadataError, match=r"2 PT series.*corrected, 4 files.*NAC, 4 files") as caught:
+        read_pet(tmp_path)
+    assert first[-12:] in str(caught.value)
+    np.testing.assert_array_equal(read_dicom_series(tmp_path, second[-12:]).axial_slices(), 2 * ramp())
+    np.testing.assert_array_equal(read_dicom_series(tmp_path, f"...{first[-12:]}").axial_slices(), ramp())
+    with pytest.raises(MetadataError, match="names 0"):
+        read_pet(tmp_path, series_uid="9.9.9.9.9")
+
+
+def test_a_dynamic_series_needs_a_frame(tmp_path):
+    uid = generate_uid()
+    for frame, time in enumerate(("110000", "110500", "111000")):
+        write_series(tmp_path, ramp() + 1000 * frame, slope=1, series_uid=uid, prefix=f"f{2 - frame}", seed=frame,
+                     header={"AcquisitionTime": time, "FrameReferenceTime": f"{150000 + 300000 * frame}"})
+    with pytest.raises(MetadataError, match=r"12 images at 4 positions.*frame=0 to 2"):
+        read_dicom_series(tmp_path)
+    for frame in range(3):
+        np.testing.assert_array_equal(read_dicom_series(tmp_path, frame=frame).axial_slices(), ramp() + 1000 * frame)
+    with pytest.raises(InputError, match="from 0 to 2"):
+        read_dicom_series(tmp_path, frame=3)
+    next(tmp_path.glob("f1*")).unlink()
+    with pytest.raises(MetadataError, match="others fewer"):
+        read_dicom_series(tmp_path, frame=0)
+
+
+def test_duplicates_without_an_order_are_refused(tmp_path):
+    uid = generate_uid()
+    for part in range(2):
+        write_series(tmp_path, ramp() + part, slope=1, series_uid=uid, prefix=f"p{part}")
+    with pytest.raises(MetadataError, match="no order"):
+        read_dicom_series(tmp_path, frame=0)
+
+
+def test_copies_of_a_file_are_left_out_with_a_remark(tmp_path):
+    paths = write_series(tmp_path, ramp(), slope=1)
+    (tmp_path / "copy.dcm").write_bytes(paths[1].read_bytes())
+    volume = read_dicom_series(tmp_path)
+    np.testing.assert_array_equal(volume.axial_slices(), ramp())
+    assert "1 files are copies" in volume.warnings[0]
+
+
+def test_a_missing_slice_is_located(tmp_path):
+    paths = write_series(tmp_path, ramp(8), slope=1, slice_mm=4, origin_lps=(0, 0, 100))
+    paths[3].unlink()
+    with pytest.raises(MetadataError, match=r"from 108 to 116 mm.*gap of 8 mm.*distance is 4 mm"):
+        read_dicom_series(tmp_path)
+
+
+def test_a_series_cropped_at_an_end_is_noticed(tmp_path):
+    paths = write_series(tmp_path, ramp(5), slope=1, header={"NumberOfSlices": 5})
+    paths[-1].unlink()
+    assert "NumberOfSlices" in read_dicom_series(tmp_path).warnings[0]
+
+
+@pytest.mark.parametrize(("changes", "error", "words"), [
+    ({"ImageOrientationPatient": [1, 0, 0, 0, 0.8, 0.6]}, MetadataError, "ImageOrientationPatient"),
+    ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, MetadataError, "perpendicular"),
+    ({"PixelSpacing": [4, 5]}, MetadataError, "PixelSpacing"),
+    ({"PixelSpacing": None}, MetadataError, "PixelSpacing"),
+    ({"ImagePositionPatient": None}, MetadataError, "ImagePositionPatient"),
+    ({"ImagePositionPatient": [0, 0, 9]}, GeometryError, "evenly spaced"),
+    ({"ImagePositionPatient": [3, 0, 8]}, GeometryError, "evenly spaced"),
+    ({"RescaleSlope": None}, MetadataError, "RescaleSlope"),
+])
+def test_slices_that_do_not_fit_are_refused(changes, error, words, tmp_path):
+    paths = write_series(tmp_path, ramp(), slope=1)
+    edit(paths[2], **changes)
+    with pytest.raises(error, match=words):
+        read_dicom_series(tmp_path)
+
+
+def test_other_shapes_are_refused(tmp_path):
+    uid = generate_uid()
+    write_series(tmp_path, ramp(), slope=1, series_uid=uid)
+    write_series(tmp_path, np.zeros((1, 3, 6)), slope=1, series_uid=uid, prefix="b", origin_lps=(0, 0, 16))
+    with pytest.raises(MetadataError, match=r"Rows and Columns.*\[3, [56]\] and \[3, [56]\]"):
+        read_dicom_series(tmp_path)
+
+
+def test_a_tilted_gantry_is_refused(tmp_path):
+    paths = write_series(tmp_path, ramp(), slope=1, modality="CT")
+    for k, path in enumerate(paths):
+        edit(path, ImagePositionPatient=[0, 0.5 * k, 4 * k])
+    with pytest.raises(GeometryError, match=r"leans by 7\.1\d degrees"):
+        read_dicom_series(tmp_path)
+
+
+def test_positions_rounded_by_the_exporter_are_accepted(tmp_path):
+    paths = write_series(tmp_path, ramp(10), slope=1, slice_mm=3.27)
+    for k, path in enumerate(paths):
+        edit(path, ImagePositionPatient=[0, 0, round(3.27 * k, 1)])
+    assert read_dicom_series(tmp_path).voxel_mm[2] == pytest.approx(3.27, abs=0.02)
+
+
+def test_one_slice_takes_its_thickness_from_the_header(tmp_path):
+    (path,) = write_series(tmp_path, ramp(1), slope=1, slice_mm=2.5)
+    volume = read_dicom_series(tmp_path)
+    assert volume.voxel_mm[2] == pytest.approx(2.5)
+    assert "single slice" in volume.warnings[0]
+    edit(path, SliceThickness=None)
+    with pytest.raises(MetadataError, match="how thick"):
+        read_dicom_series(tmp_path)
+
+
+def test_paths_that_hold_no_images(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        read_pet(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="none was found"):
+        read_pet(tmp_path)
+    (tmp_path / "scan.dcm").write_bytes(b"not DICOM at all")
+    with pytest.raises(InputError, match="none was found"):
+        read_pet(tmp_path)
+    with pytest.raises(InputError, match=r"scan\.dcm is not"):
+        read_pet(tmp_path / "scan.dcm")
+    write_series(tmp_path, ramp(), modality="CT", slope=1)
+    with pytest.raises(InputError, match=r"PT series.*synthetic CT, 4 files"):
+        read_pet(tmp_path)
+
+
+def test_a_truncated_file_is_named(tmp_path):
+    paths = write_series(tmp_path, ramp(), slope=1)
+    paths[1].write_bytes(paths[1].read_bytes()[:-12])
+    with pytest.raises(InputError, match=paths[1].name):
+        read_dicom_series(tmp_path)
+
+
+def test_compressed_pixels_without_a_decoder_say_what_to_install(tmp_path):
+    for path in write_series(tmp_path, ramp(), slope=1):
+        ds = pydicom.dcmread(path)
+        ds.file_meta.TransferSyntaxUID = JPEG2000Lossless
+        ds.PixelData = pydicom.encaps.encapsulate([b"\xff\x4f\xff\x51 not a codestream"])
+        ds["PixelData"].VR = "OB"
+        ds.save_as(path)
+    with pytest.raises(InputError, match=r"JPEG 2000.*pylibjpeg"):
+        read_dicom_series(tmp_path)
+
+
+def test_enhanced_objects_are_refused_clearly(tmp_path):
+    (path,) = write_series(tmp_path, ramp(1), slope=1)
+    edit(path, SOPClassUID=EnhancedPETImageStorage, NumberOfFrames=4)
+    with pytest.raises(InputError, match="multi-frame"):
+        read_pet(tmp_path)
+
+
+def test_tags_never_hold_the_patient(tmp_path):
+    write_series(tmp_path, ramp(), slope=1)
+    written = repr(dict(read_dicom_series(tmp_path).tags))
+    assert "SeriesInstanceUID" in written
+    assert "SECRET" not in written.upper()
+
+
+def test_slices_come_back_in_order_for_those_who_need_headers(tmp_path):
+    write_series(tmp_path, ramp(), slope=1)
+    slices, notes = load_slices(tmp_path)
+    assert [float(s.ImagePositionPatient[2]) for s in slices] == [0, 4, 8, 12]
+    assert notes == []
+
+
+def test_overflowing_values_are_refused(tmp_path):
+    for path in write_series(tmp_path, ramp(), slope=1):
+        edit(path, RescaleSlope="1e38")
+    with pytest.raises(MetadataError, match="overflow"):
+        read_dicom_series(tmp_path)
