@@ -1,29 +1,28 @@
-r"""Every compiled loop over pixels and bins, and nothing else. Inputs are trusted: the public doors validate.
+r"""Every compiled loop over pixels and bins of the projectors, and nothing else. Inputs are trusted.
 
-All kernels share one description of an angle. A ray is followed along the image axis that it crosses most steeply:
-rows when :math:`|\cos\theta| \ge |\sin\theta|`, columns otherwise. On line r of that axis (a row or a column, n pixels
-long, pixel j covering [j, j+1]) the ray with bin index e crosses at
+The kernels see the base rays of one `_symmetry.Pass`: steep rays, which cross every row of a transformed image. On row
+r (n pixels, pixel j covering [j, j + 1]) the ray of bin edge e crosses at
 
-.. math:: u(r, e) = u_{00} + r\,u_r + e\,u_e. \tag{K1}
+.. math:: u(r, e) = u_{00} + r\,u_r + e\,u_e, \qquad u_e > 0,\ |u_r| \le 1. \tag{K1}
 
-`angle_table` gives :math:`u_{00}, u_r, u_e` once for bin edges (strip) and once for bin centres (Joseph).
+Eight lanes (transformed images, times slices) share each weight. Arrays of lines are ``(group, row, n + 3, 8)``.
 
 Strip
-    Let P be the running sum of a line, extended linearly between pixel edges. Within one line an edge sweeps an
-    interval of width :math:`\tau = |u_r| \le 1` around u, so the mean of P over it,
+    Let P be the running sum of a row, extended linearly between pixel edges. Within one row an edge sweeps an
+    interval of width :math:`\tau = |u_r|` around u, so the mean of P over it,
 
     .. math:: A(u) = \frac1\tau \int_{u-\tau/2}^{u+\tau/2} P(v)\,dv, \tag{K2}
 
-    is the exact area of the line left of the edge, in pixels. The interval holds at most one knot k of P; with
-    :math:`\delta = u - k` and :math:`m = \overline{\max(v - k, 0)}` it is
+    is the exact area of the row left of the edge, in pixels. The interval holds at most one knot k of P; with
+    :math:`\delta = u - k` and :math:`m` the mean of :math:`\max(v - k, 0)` it is
     :math:`A = P_k + (P_{k+1} - P_k)\,m + (P_k - P_{k-1})(\delta - m)`, and a bin is the difference of its two edges,
-    summed over lines. Every area is exact: no sampling, no small-angle special case.
+    summed over rows. Every area is exact: no sampling, no small-angle special case. Sums are kept in float64.
 
 Joseph
-    The line is interpolated linearly between pixel centres at u (Joseph 1982), times the path length per line.
+    The row is interpolated linearly between pixel centres where the ray of the bin's centre crosses it, times the path
+    length per row (Joseph 1982, IEEE TMI 1:192).
 
 Each output value is summed by one thread in a fixed order, so results have the same bits for any number of threads.
-Back projections repeat the forward weights, transposed.
 """
 
 import math
@@ -31,25 +30,26 @@ import math
 import numpy as np
 from numba import njit, prange
 
-# Contracting a*b + c into one rounding is allowed; reordering sums is not: results must not depend on the machine.
-FASTMATH = {"contract", "nsz", "arcp"}
+from allpet_physics._simd import LANES, add_area, add_interpolated, add_lanes, spread_area, spread_interpolated
+
+# Contracting a·b + c into one rounding is allowed; reordering sums is not.
+_FASTMATH = {"contract", "nsz", "arcp"}
+
+#: Base angles (forward) or rows (back) that one task works on together, so that a row of lanes stays in the cache.
+_BLOCK = 4
 
 
-@njit(fastmath=FASTMATH, inline="always")
-def crossing_range(u0, step, low, high, n):
-    """Return the half-open range of e in [0, n) with low < u0 + e·step < high, for any sign of step."""
-    first = (low - u0) / step
-    last = (high - u0) / step
-    if first > last:
-        first, last = last, first
-    start = min(max(0.0, math.floor(first) + 1.0), float(n))
-    stop = min(float(n), math.ceil(last))
+@njit(fastmath=_FASTMATH, inline="always")
+def _crossing_range(u0, step, low, high, n):
+    """Return the half-open range of e in [0, n) with low < u0 + e·step < high, for step > 0."""
+    start = min(max(0.0, math.floor((low - u0) / step) + 1.0), float(n))
+    stop = min(float(n), math.ceil((high - u0) / step))
     return int(start), int(max(start, stop))
 
 
-@njit(fastmath=FASTMATH, inline="always")
-def strip_weights(u, tau, inverse):
-    """Return the knot k and the weights of eq. (K2): A = P_k + (P_{k+1} - P_k)·m + (P_k - P_{k-1})·l."""
+@njit(fastmath=_FASTMATH, inline="always")
+def _strip_weights(u, tau, inverse):
+    """Return the knot k and the two weights of eq. (K2)."""
     k = int(u + 0.5)
     delta = u - k
     part = min(max(delta + 0.5 * tau, 0.0), tau)
@@ -57,157 +57,213 @@ def strip_weights(u, tau, inverse):
     return k, m, delta - m
 
 
-@njit(parallel=True, fastmath=FASTMATH, cache=True)
-def running_sums(image, along_rows):
-    """Return P of every line, float64 ``(batch, lines, n + 3)``, with index k + 1 holding P_k for k = -1 … n + 1."""
-    batch, rows, cols = image.shape
-    lines, n = (rows, cols) if along_rows else (cols, rows)
-    out = np.empty((batch, lines, n + 3), np.float64)
-    for task in prange(batch * lines):
-        b, r = task // lines, task % lines
-        total = 0.0
-        out[b, r, 0] = 0.0
-        out[b, r, 1] = 0.0
-        for j in range(n):
-            total += image[b, r, j] if along_rows else image[b, j, r]
-            out[b, r, j + 2] = total
-        out[b, r, n + 2] = total
-    return out
+@njit(parallel=True, fastmath=_FASTMATH, cache=True)
+def spread_images(images, to_image, out):
+    """Write the transformed images into the lanes of `out` ``(group, row, n + 3, 8)``: index j + 1 holds pixel j."""
+    groups, rows, padded, _ = out.shape
+    per_slice = len(to_image)
+    for task in prange(groups * rows):
+        g, r = task // rows, task % rows
+        out[g, r] = 0
+        for lane in range(LANES):
+            i = g * (LANES // per_slice) + lane // per_slice
+            if i >= len(images):
+                break
+            a0, a1, a2, b0, b1, b2 = to_image[lane % per_slice]
+            for c in range(padded - 3):
+                out[g, r, c + 1, lane] = images[i, a0 + a1 * r + a2 * c, b0 + b1 * r + b2 * c]
 
 
-@njit(parallel=True, fastmath=FASTMATH, cache=True)
-def padded_lines(image, along_rows):
-    """Return the lines with one zero before and two behind: index k + 1 holds pixel k, ``(batch, lines, n + 3)``."""
-    batch, rows, cols = image.shape
-    lines, n = (rows, cols) if along_rows else (cols, rows)
-    out = np.zeros((batch, lines, n + 3), image.dtype)
-    for task in prange(batch * lines):
-        b, r = task // lines, task % lines
-        for j in range(n):
-            out[b, r, j + 1] = image[b, r, j] if along_rows else image[b, j, r]
-    return out
+@njit(parallel=True, fastmath=_FASTMATH, cache=True)
+def running_sums(lines):
+    """Turn lines (float64) into their running sums P in place: index k + 1 holds P_k for k = -1 … n + 1."""
+    groups, rows, padded, _ = lines.shape
+    for task in prange(groups * rows):
+        line = lines[task // rows, task % rows]
+        for lane in range(LANES):
+            total = 0.0
+            value = line[1, lane]
+            line[1, lane] = 0.0
+            for j in range(2, padded):
+                total += value
+                value = line[j, lane]
+                line[j, lane] = total
 
 
-@njit(parallel=True, fastmath=FASTMATH, cache=True)
-def strip_forward(row_sums, col_sums, steep, table, scale, out):
-    """Write the strip projection, eq. (K2), into `out` ``(batch, angle, bin)``."""
-    batch, n_angles, n_bins = out.shape
-    for task in prange(batch * n_angles):
-        i, a = task // n_angles, task % n_angles
-        sums = row_sums[i] if steep[a] else col_sums[i]
-        n = sums.shape[1] - 3
-        u00, ur, ue = table[a, 0], table[a, 1], table[a, 2]
-        tau = abs(ur)
-        inverse = 0.5 / tau if tau > 0.0 else 0.0
-        area = np.zeros(n_bins + 1)
-        # Edges beyond the far end of a line have its whole sum on their left; only the first of them is marked.
-        passed = np.zeros(n_bins + 2)
-        for r in range(sums.shape[0]):
-            line = sums[r]
-            u0 = u00 + r * ur
-            start, stop = crossing_range(u0, ue, -0.5, n + 0.5, n_bins + 1)
-            for e in range(start, stop):
-                k, m, l = strip_weights(u0 + e * ue, tau, inverse)
-                p = line[k + 1]
-                area[e] += p + (line[k + 2] - p) * m + (p - line[k]) * l
-            if ue > 0.0:
-                passed[stop] += line[n + 1]
-            else:
-                passed[0] += line[n + 1]
-                passed[start] -= line[n + 1]
-        factor = scale if ue > 0.0 else -scale
-        whole = passed[0]
-        left = area[0] + whole
-        for b in range(n_bins):
-            whole += passed[b + 1]
-            right = area[b + 1] + whole
-            out[i, a, b] = (right - left) * factor
-            left = right
+@njit(parallel=True, fastmath=_FASTMATH, cache=True)
+def collect_images(lines, to_lane, out):
+    """Add what every lane found for a pixel to `out` ``(slice, row, col)``."""
+    slices, rows, cols = out.shape
+    per_slice = len(to_lane)
+    for task in prange(slices * rows):
+        i, r = task // rows, task % rows
+        group = lines[i // (LANES // per_slice)]
+        first = (i % (LANES // per_slice)) * per_slice
+        for c in range(cols):
+            total = lines.dtype.type(out[i, r, c])
+            for lane in range(per_slice):
+                a0, a1, a2, b0, b1, b2 = to_lane[lane]
+                total += group[a0 + a1 * r + a2 * c, b0 + b1 * r + b2 * c, first + lane]
+            out[i, r, c] = total
 
 
-@njit(parallel=True, fastmath=FASTMATH, cache=True)
-def strip_back(sinogram, steep, wanted, table, scale, lines, n, out):
-    """Add the transpose of `strip_forward` over angles with ``steep == wanted`` to `out` ``(batch, lines, n)``."""
-    batch, n_angles, n_bins = sinogram.shape
-    for task in prange(batch * lines):
-        i, r = task // lines, task % lines
-        weight = np.zeros(n + 3)
-        for a in range(n_angles):
-            if steep[a] != wanted:
+@njit(fastmath=_FASTMATH)
+def _collect_angle(total, lane, reverse, row):
+    """Write the bins of one angle from its pair of lanes: the second measured them from the far end."""
+    n_bins = len(row)
+    for b in range(n_bins):
+        far = n_bins - 1 - b
+        value = total[b, lane] if b <= far else total[far, lane + 1]
+        row[far if reverse else b] = value
+
+
+@njit(parallel=True, fastmath=_FASTMATH, cache=True)
+def spread_sinograms(sinograms, angle, flipped, scale, margin, out):
+    """Write scaled bins into the lanes of `out` ``(group, base, margin + bins + margin, 8)``, the margins zero."""
+    groups, bases = out.shape[:2]
+    n_bins = sinograms.shape[2]
+    per_slice = 2 * angle.shape[1]
+    for task in prange(groups * bases):
+        g, q = task // bases, task % bases
+        out[g, q] = 0
+        for lane in range(0, LANES, 2):
+            i = g * (LANES // per_slice) + lane // per_slice
+            a = angle[q, lane % per_slice // 2]
+            if i >= len(sinograms) or a < 0:
                 continue
-            y = sinogram[i, a]
-            u00, ur, ue = table[a, 0], table[a, 1], table[a, 2]
-            tau = abs(ur)
+            for b in range(n_bins):
+                far = n_bins - 1 - b
+                value = sinograms[i, a, far if flipped[q, lane % per_slice // 2] else b] * scale[q]
+                if b <= far:
+                    out[g, q, margin + b, lane] = value
+                else:
+                    out[g, q, margin + far, lane + 1] = value
+
+
+@njit(parallel=True, fastmath=_FASTMATH, cache=True)
+def strip_forward(sums, table, angle, flipped, scale, out):
+    """Write the strip projection, eq. (K2), into `out` ``(slice, angle, bin)``."""
+    slices, _, n_bins = out.shape
+    groups, rows, padded, _ = sums.shape
+    n, half, per_slice = padded - 3, (n_bins + 1) // 2, 2 * angle.shape[1]
+    blocks = (len(table) + _BLOCK - 1) // _BLOCK
+    for task in prange(groups * blocks):
+        g, first = task // blocks, task % blocks * _BLOCK
+        last = min(first + _BLOCK, len(table))
+        area = np.zeros((last - first, half + 1, LANES))
+        # Edges beyond the far end of a row have its whole sum on their left; only the first of them is marked.
+        passed = np.zeros((last - first, half + 2, LANES))
+        for r in range(rows):
+            line = sums[g, r]
+            for q in range(first, last):
+                u0 = table[q, 0] + r * table[q, 1]
+                ue, tau = table[q, 2], abs(table[q, 1])
+                inverse = 0.5 / tau if tau > 0.0 else 0.0
+                start, stop = _crossing_range(u0, ue, -0.5, n + 0.5, half + 1)
+                total = area[q - first]
+                for e in range(start, stop):
+                    k, ahead, back = _strip_weights(u0 + e * ue, tau, inverse)
+                    add_area(total, e, line, k, ahead, back)
+                add_lanes(passed[q - first], stop, line, n + 1)
+        for q in range(first, last):
+            total = area[q - first]
+            for lane in range(LANES):
+                whole = passed[q - first, 0, lane]
+                left = total[0, lane] + whole
+                for b in range(half):
+                    whole += passed[q - first, b + 1, lane]
+                    right = total[b + 1, lane] + whole
+                    total[b, lane] = (right - left) * scale
+                    left = right
+            for lane in range(0, LANES, 2):
+                i = g * (LANES // per_slice) + lane // per_slice
+                j = lane % per_slice // 2
+                if i < slices and angle[q, j] >= 0:
+                    _collect_angle(total, lane, flipped[q, j], out[i, angle[q, j]])
+
+
+@njit(parallel=True, fastmath=_FASTMATH, cache=True)
+def strip_back(bins, table, out):
+    """Write the transpose of `strip_forward` to `out` ``(group, row, n, 8)``; `bins` has one zero at either end."""
+    groups, rows, n, _ = out.shape
+    half = bins.shape[2] - 2
+    blocks = (rows + _BLOCK - 1) // _BLOCK
+    for task in prange(groups * blocks):
+        g, first = task // blocks, task % blocks * _BLOCK
+        last = min(first + _BLOCK, rows)
+        weight = np.zeros((last - first, n + 3, LANES))
+        for q in range(len(table)):
+            y = bins[g, q]
+            ue, tau = table[q, 2], abs(table[q, 1])
             inverse = 0.5 / tau if tau > 0.0 else 0.0
-            factor = scale if ue > 0.0 else -scale
-            u0 = u00 + r * ur
-            start, stop = crossing_range(u0, ue, -0.5, n + 0.5, n_bins + 1)
-            left = factor * y[start - 1] if 0 < start <= n_bins else 0.0
-            if ue < 0.0:
-                weight[n + 1] -= left
-            for e in range(start, stop):
-                right = factor * y[e] if e < n_bins else 0.0
-                g = left - right
-                left = right
-                k, m, l = strip_weights(u0 + e * ue, tau, inverse)
-                before = g * l
-                behind = g * m
-                weight[k] -= before
-                weight[k + 1] += g + before - behind
-                weight[k + 2] += behind
-            if ue > 0.0:
-                weight[n + 1] += left
+            for r in range(first, last):
+                w = weight[r - first]
+                u0 = table[q, 0] + r * table[q, 1]
+                start, stop = _crossing_range(u0, ue, -0.5, n + 0.5, half + 1)
+                for e in range(start, stop):
+                    k, ahead, back = _strip_weights(u0 + e * ue, tau, inverse)
+                    spread_area(w, k, y, e, ahead, back)
+                add_lanes(w, n + 1, y, stop)
         # The transpose of the running sum: each pixel collects the weights of all knots behind it.
-        total = weight[n + 2]
-        for j in range(n - 1, -1, -1):
-            total += weight[j + 2]
-            out[i, r, j] = total
+        for r in range(first, last):
+            for lane in range(LANES):
+                total = weight[r - first, n + 2, lane]
+                for j in range(n - 1, -1, -1):
+                    total += weight[r - first, j + 2, lane]
+                    out[g, r, j, lane] = total
 
 
-@njit(parallel=True, fastmath=FASTMATH, cache=True)
-def joseph_forward(row_lines, col_lines, steep, table, out):
-    """Write the Joseph projection into `out` ``(batch, angle, bin)``."""
-    batch, n_angles, n_bins = out.shape
-    for task in prange(batch * n_angles):
-        i, a = task // n_angles, task % n_angles
-        lines = row_lines[i] if steep[a] else col_lines[i]
-        n = lines.shape[1] - 3
-        u00, ur, ue, path = table[a, 0], table[a, 1], table[a, 2], table[a, 3]
-        total = np.zeros(n_bins, out.dtype)
-        for r in range(lines.shape[0]):
-            line = lines[r]
-            u0 = u00 + r * ur + 0.5
-            start, stop = crossing_range(u0, ue, 0.0, n + 1.0, n_bins)
-            for b in range(start, stop):
-                u = u0 + b * ue
-                k = int(u)
-                p = line[k]
-                total[b] += p + (line[k + 1] - p) * out.dtype.type(u - k)
-        for b in range(n_bins):
-            out[i, a, b] = total[b] * path
+@njit(parallel=True, fastmath=_FASTMATH, cache=True)
+def joseph_forward(lines, table, angle, flipped, out):
+    """Write the Joseph projection into `out` ``(slice, angle, bin)``."""
+    slices, _, n_bins = out.shape
+    groups, rows, padded, _ = lines.shape
+    n, half, per_slice = padded - 3, (n_bins + 1) // 2, 2 * angle.shape[1]
+    blocks = (len(table) + _BLOCK - 1) // _BLOCK
+    for task in prange(groups * blocks):
+        g, first = task // blocks, task % blocks * _BLOCK
+        last = min(first + _BLOCK, len(table))
+        totals = np.zeros((last - first, half, LANES), lines.dtype)
+        for r in range(rows):
+            line = lines[g, r]
+            for q in range(first, last):
+                ue = table[q, 2]
+                u0 = table[q, 0] + r * table[q, 1] + 0.5 * ue + 0.5  # the bin's centre; pixel j's centre is at j + 1
+                start, stop = _crossing_range(u0, ue, 0.0, n + 1.0, half)
+                total = totals[q - first]
+                for b in range(start, stop):
+                    u = u0 + b * ue
+                    k = int(u)
+                    add_interpolated(total, b, line, k, lines.dtype.type(u - k))
+        for q in range(first, last):
+            total = totals[q - first]
+            total *= lines.dtype.type(table[q, 3])
+            for lane in range(0, LANES, 2):
+                i = g * (LANES // per_slice) + lane // per_slice
+                j = lane % per_slice // 2
+                if i < slices and angle[q, j] >= 0:
+                    _collect_angle(total, lane, flipped[q, j], out[i, angle[q, j]])
 
 
-@njit(parallel=True, fastmath=FASTMATH, cache=True)
-def joseph_back(sinogram, steep, wanted, table, lines, n, out):
-    """Write the transpose of `joseph_forward` over angles with ``steep == wanted`` to `out` ``(batch, lines, n)``."""
-    batch, n_angles, n_bins = sinogram.shape
-    for task in prange(batch * lines):
-        i, r = task // lines, task % lines
-        total = np.zeros(n + 3, out.dtype)
-        for a in range(n_angles):
-            if steep[a] != wanted:
-                continue
-            y = sinogram[i, a]
-            u00, ur, ue = table[a, 0], table[a, 1], table[a, 2]
-            path = out.dtype.type(table[a, 3])
-            u0 = u00 + r * ur + 0.5
-            start, stop = crossing_range(u0, ue, 0.0, n + 1.0, n_bins)
-            for b in range(start, stop):
-                u = u0 + b * ue
-                k = int(u)
-                value = y[b] * path
-                behind = value * out.dtype.type(u - k)
-                total[k] += value - behind
-                total[k + 1] += behind
-        for j in range(n):
-            out[i, r, j] = total[j + 1]
+@njit(parallel=True, fastmath=_FASTMATH, cache=True)
+def joseph_back(bins, table, out):
+    """Write the transpose of `joseph_forward` to `out` ``(group, row, n + 3, 8)``: index j + 1 holds pixel j."""
+    groups, rows, padded, _ = out.shape
+    n, half = padded - 3, bins.shape[2]
+    blocks = (rows + _BLOCK - 1) // _BLOCK
+    for task in prange(groups * blocks):
+        g, first = task // blocks, task % blocks * _BLOCK
+        last = min(first + _BLOCK, rows)
+        for r in range(first, last):
+            out[g, r] = 0
+        for q in range(len(table)):
+            y = bins[g, q]
+            ue = table[q, 2]
+            for r in range(first, last):
+                u0 = table[q, 0] + r * table[q, 1] + 0.5 * ue + 0.5
+                start, stop = _crossing_range(u0, ue, 0.0, n + 1.0, half)
+                line = out[g, r]
+                for b in range(start, stop):
+                    u = u0 + b * ue
+                    k = int(u)
+                    spread_interpolated(line, k, y, b, out.dtype.type(u - k))

@@ -4,6 +4,7 @@ from functools import cached_property
 
 import numpy as np
 
+from allpet_physics._symmetry import plan_passes
 from allpet_physics.errors import InputError
 from allpet_physics.geometry import ParallelGeometry
 from allpet_physics.operators import LinearOperator
@@ -11,10 +12,8 @@ from allpet_physics.operators import LinearOperator
 MODELS = ("strip", "joseph")
 BACKENDS = ("numba", "astra")
 
-#: Slices projected together: as many as fill the vector units, few enough that the workspace stays in the cache.
-_SLICES_AT_ONCE = 32
-#: Below this many, slices go through the kernels of single images.
-_SMALLEST_LANES = 6
+#: Slices projected at once: enough to keep many threads busy, few enough that the workspace stays small.
+_SLICES_AT_ONCE = 8
 
 
 class RadonOperator(LinearOperator):
@@ -82,108 +81,71 @@ class RadonOperator(LinearOperator):
         return [self.subset(slice(k, None, n_subsets)) for k in range(n_subsets)]
 
     @cached_property
-    def _tables(self):
-        return angle_table(self.geometry, self.angles, edges=self.model == "strip")
+    def _passes(self):
+        return plan_passes(self.geometry, self.angles)
 
     def _apply(self, x):
         out = np.empty((len(x), *self.out_shape), x.dtype)
         for part in _groups(len(x)):
-            self._project(x[part], out[part])
+            if self.backend == "astra":
+                self._astra.forward(x[part], out[part])
+            else:
+                self._project(x[part], out[part])
         return out
 
     def _adjoint(self, y):
-        out = np.empty((len(y), *self.in_shape), y.dtype)
+        out = np.zeros((len(y), *self.in_shape), y.dtype)
         for part in _groups(len(y)):
-            self._back_project(y[part], out[part])
+            if self.backend == "astra":
+                self._astra.back(y[part], out[part])
+            else:
+                self._back_project(y[part], out[part])
         return out
 
     def _project(self, x, out):
-        if self.backend == "astra":
-            self._astra.forward(x, out)
-        elif len(x) < _SMALLEST_LANES:
-            from allpet_physics import _kernels
+        from allpet_physics import _kernels
 
-            steep, table = self._tables
+        for p in self._passes:
+            lines = self._lanes(p, len(x), p.image_shape[0], p.image_shape[1] + 3, x.dtype)
+            _kernels.spread_images(x, p.to_image, lines)
             if self.model == "strip":
-                _kernels.strip_forward(_kernels.running_sums(x, True), _kernels.running_sums(x, False), steep, table,
-                                       self._strip_scale, out)
+                _kernels.running_sums(lines)
+                _kernels.strip_forward(lines, p.table, p.angle, p.flipped, self._strip_scale, out)
             else:
-                _kernels.joseph_forward(_kernels.padded_lines(x, True), _kernels.padded_lines(x, False), steep, table,
-                                        out)
-        else:
-            from allpet_physics import _batch_kernels
-
-            steep, table = self._tables
-            for along_rows in (True, False):
-                angles = np.flatnonzero(steep == along_rows)
-                if self.model == "strip":
-                    lines = _batch_kernels.running_sum_lanes(x, along_rows)
-                    _batch_kernels.strip_forward_lanes(lines, angles, table, self._strip_scale, out)
-                else:
-                    lines = _batch_kernels.padded_line_lanes(x, along_rows)
-                    _batch_kernels.joseph_forward_lanes(lines, angles, table, out)
+                _kernels.joseph_forward(lines, p.table, p.angle, p.flipped, out)
 
     def _back_project(self, y, out):
-        if self.backend == "astra":
-            self._astra.back(y, out)
-            return
-        steep, table = self._tables
-        rows, cols = self.in_shape
-        by_column = np.empty((len(y), cols, rows), y.dtype)
-        if len(y) < _SMALLEST_LANES:
-            from allpet_physics import _kernels
+        from allpet_physics import _kernels
 
-            for along_rows, lines, n, part in ((True, rows, cols, out), (False, cols, rows, by_column)):
-                if self.model == "strip":
-                    _kernels.strip_back(y, steep, along_rows, table, self._strip_scale, lines, n, part)
-                else:
-                    _kernels.joseph_back(y, steep, along_rows, table, lines, n, part)
-        else:
-            from allpet_physics import _batch_kernels
+        half = (self.geometry.n_bins + 1) // 2
+        for p in self._passes:
+            rows, n = p.image_shape
+            bases = len(p.table)
+            if self.model == "strip":
+                bins = self._lanes(p, len(y), bases, half + 2, y.dtype)
+                _kernels.spread_sinograms(y, p.angle, p.flipped, np.full(bases, self._strip_scale), 1, bins)
+                lines = self._lanes(p, len(y), rows, n, y.dtype)
+                _kernels.strip_back(bins, p.table, lines)
+                _kernels.collect_images(lines, p.to_lane, out)
+            else:
+                bins = self._lanes(p, len(y), bases, half, y.dtype)
+                _kernels.spread_sinograms(y, p.angle, p.flipped, p.table[:, 3], 0, bins)
+                lines = self._lanes(p, len(y), rows, n + 3, y.dtype)
+                _kernels.joseph_back(bins, p.table, lines)
+                _kernels.collect_images(lines[:, :, 1:], p.to_lane, out)
 
-            lanes = np.ascontiguousarray(y.transpose(1, 2, 0))
-            for along_rows, lines, n, part in ((True, rows, cols, out), (False, cols, rows, by_column)):
-                angles = np.flatnonzero(steep == along_rows)
-                if self.model == "strip":
-                    _batch_kernels.strip_back_lanes(lanes, angles, table, self._strip_scale, lines, n, part)
-                else:
-                    _batch_kernels.joseph_back_lanes(lanes, angles, table, lines, n, part)
-        out += by_column.transpose(0, 2, 1)
+    def _lanes(self, p, n_slices, *shape_and_dtype):
+        """Return workspace for `n_slices`, eight lanes at a time; the strip model's is float64 in any case."""
+        from allpet_physics._simd import LANES
+
+        *shape, dtype = shape_and_dtype
+        groups = -(-n_slices * p.lanes_per_slice // LANES)
+        return np.empty((groups, *shape, LANES), np.float64 if self.model == "strip" else dtype)
 
     @property
     def _strip_scale(self) -> float:
         """mm² of a pixel over mm of a bin: from areas in pixels to the mean over a bin, eq. (R1)."""
         return self.geometry.pixel_mm**2 / self.geometry.bin_mm
-
-
-def angle_table(geometry: ParallelGeometry, angles: np.ndarray, *, edges: bool) -> tuple[np.ndarray, np.ndarray]:
-    r"""Return what the kernels know of each angle: `steep` (bool) and rows (u00, u_r, u_e, path_mm), float64.
-
-    From :math:`s = x\cos\theta + y\sin\theta` with the pixel grid of eq. (G2), a steep ray crosses row r at column
-    coordinate :math:`u = (s - y_r \sin\theta)/(\Delta\cos\theta) + n_c/2`, any other crosses column c at row
-    coordinate :math:`u = n_r/2 - (s - x_c\cos\theta)/(\Delta\sin\theta)`; both are linear in the line and in the bin.
-    """
-    rows, cols = geometry.image_shape
-    pixel, width = geometry.pixel_mm, geometry.bin_mm
-    s0 = geometry.bin_edges[0] if edges else geometry.bin_centres[0]
-    cos, sin = _exact_cos_sin(angles)
-    # The tie at 45 degrees goes to rows on any platform, whatever the last bit of cos and sin.
-    steep = np.abs(cos) >= np.abs(sin) - 1e-12
-    table = np.empty((len(angles), 4))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        by_row = ((s0 - geometry.y[0] * sin) / (pixel * cos) + cols / 2, sin / cos, width / (pixel * cos),
-                  pixel / np.abs(cos))
-        by_col = (rows / 2 - (s0 - geometry.x[0] * cos) / (pixel * sin), cos / sin, -width / (pixel * sin),
-                  pixel / np.abs(sin))
-    for j in range(4):
-        table[:, j] = np.where(steep, by_row[j], by_col[j])
-    return steep, table
-
-
-def _exact_cos_sin(angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return cos and sin with exact zeros at multiples of π/2, where rays run along pixel edges."""
-    cos, sin = np.cos(angles), np.sin(angles)
-    return np.where(np.abs(cos) < 1e-15, 0.0, cos), np.where(np.abs(sin) < 1e-15, 0.0, sin)
 
 
 def _groups(n: int):
