@@ -81,7 +81,7 @@ def assemble(slices, factors, unit: str, used: dict, notes, dtype) -> Volume:
 def float_type(dtype) -> np.dtype:
     """Return `dtype` if it is float32 or float64, or raise InputError."""
     try:
-        result = np.dtype(dtype)
+        result = None if dtype is None else np.dtype(dtype)  # numpy reads None as float64
     except TypeError:
         result = None
     if result not in (np.float32, np.float64):

@@ -15,8 +15,9 @@ from allpet_physics.io.volume import Volume
 
 
 def read_pet(path, unit: str = "SUVbw", dtype=np.float32, *, series_uid: str | None = None, frame: int | None = None,
-             weight_kg: float | None = None, dose_bq: float | None = None, injection_time=None, scan_time=None,
-             half_life_s: float | None = None, height_m: float | None = None, sex: str | None = None) -> Volume:
+             nonfinite: str = "raise", weight_kg: float | None = None, dose_bq: float | None = None,
+             injection_time=None, scan_time=None, half_life_s: float | None = None, height_m: float | None = None,
+             sex: str | None = None) -> Volume:
     """Return a PET image in SUV (body weight) or Bq/ml.
 
     DICOM is converted from what its header says: Units BQML, CNTS (Philips), GML and CM2ML; decay correction to START,
@@ -42,6 +43,8 @@ def read_pet(path, unit: str = "SUVbw", dtype=np.float32, *, series_uid: str | N
         SeriesInstanceUID or its end, where a folder holds several PET series.
     frame : int, optional
         Which frame of a dynamic or gated image, from 0.
+    nonfinite : {"raise", "zero", "keep"}
+        What becomes of NaN and Inf in a NIfTI file.
     weight_kg, dose_bq, injection_time, scan_time, half_life_s, height_m, sex
         Replace what the header says or lacks; see `SUVInputs`.
 
@@ -60,14 +63,15 @@ def read_pet(path, unit: str = "SUVbw", dtype=np.float32, *, series_uid: str | N
     dtype = float_type(dtype)
     given = SUVInputs(weight_kg, dose_bq, injection_time, scan_time, half_life_s, height_m, sex)
     if is_nifti(path):
-        return _nifti_pet(path, unit, dtype, frame, given)
+        _refuse_series_uid(path, series_uid)
+        return _nifti_pet(path, unit, dtype, frame, nonfinite, given)
     slices, notes = load_slices(path, series_uid, modality="PT", frame=frame)
     factors, used, remarks = pet_factors(slices, unit, given)
     return assemble(slices, factors, unit, used, notes + remarks, dtype)
 
 
 def read_image(path, unit: str | None = None, *, dtype=np.float32, series_uid: str | None = None,
-               frame: int | None = None) -> Volume:
+               frame: int | None = None, nonfinite: str = "raise") -> Volume:
     """Return any image: a DICOM series in its own values (CT in HU), or a NIfTI file.
 
     Parameters
@@ -76,24 +80,32 @@ def read_image(path, unit: str | None = None, *, dtype=np.float32, series_uid: s
         A folder of DICOM files, one file of the series, or a ``.nii``/``.nii.gz`` file.
     unit : str, optional
         Declares what the values are, for example ``"HU"``; no value is converted.
-    dtype, series_uid, frame
+    dtype : numpy dtype or None
+        None keeps the integers of a NIfTI label map; DICOM is float32 or float64.
+    series_uid, frame, nonfinite
         As in `read_pet`.
     """
     if is_nifti(path):
-        return read_nifti(path, unit, dtype=dtype, frame=frame)
-    volume = read_dicom_series(path, series_uid, frame=frame, dtype=dtype)
+        _refuse_series_uid(path, series_uid)
+        return read_nifti(path, unit, dtype=dtype, frame=frame, nonfinite=nonfinite)
+    volume = read_dicom_series(path, series_uid, frame=frame, dtype=np.float32 if dtype is None else dtype)
     return volume if unit is None else volume.replace(unit=unit)
 
 
-def _nifti_pet(path, unit: str, dtype, frame, given: SUVInputs) -> Volume:
-    volume = read_nifti(path, dtype=dtype, frame=frame)
+def _refuse_series_uid(path, series_uid) -> None:
+    if series_uid is not None:
+        raise InputError(f"series_uid chooses among DICOM series, but {path} is a NIfTI file; leave it out.")
+
+
+def _nifti_pet(path, unit: str, dtype, frame, nonfinite: str, given: SUVInputs) -> Volume:
+    volume = read_nifti(path, dtype=dtype, frame=frame, nonfinite=nonfinite)
     found = bids.sidecar_factor(bids.read_sidecar(path), unit, given)
     name = Path(path).name
     if found is not None:
         factor, used, remarks = found
         with np.errstate(over="ignore"):
             data = volume.data * dtype.type(factor)
-        if not np.isfinite(data).all():
+        if nonfinite != "keep" and not np.isfinite(data).all():
             raise MetadataError(f"{name} overflows when multiplied by {factor:g}; check its JSON sidecar.")
         return volume.replace(data=data, unit=unit, tags={**volume.tags, **used, "factor": factor},
                               warnings=(*volume.warnings, *remarks))

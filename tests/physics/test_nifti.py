@@ -151,6 +151,8 @@ def test_nan_is_counted_and_refused_unless_allowed(tmp_path):
     assert zeroed.data[0, 0, 0] == zeroed.data[1, 2, 3] == 0
     assert "2 NaN" in zeroed.warnings[0]
     assert np.isnan(read_nifti(path, nonfinite="keep").data[0, 0, 0])
+    assert read_pet(path, nonfinite="zero").data[0, 0, 0] == 0
+    assert np.isnan(read_image(path, nonfinite="keep").data[0, 0, 0])
     with pytest.raises(InputError, match="nonfinite"):
         read_nifti(path, nonfinite="ignore")
 
@@ -206,6 +208,8 @@ def test_pet_without_a_unit_is_taken_as_it_is_and_said(tmp_path):
     assert read_image(path, unit="HU").unit == "HU"
     with pytest.raises(MetadataError, match="JSON sidecar"):
         read_pet(path, weight_kg=70)
+    with pytest.raises(InputError, match="series_uid"):
+        read_pet(path, series_uid="1.2.3")
 
 
 def test_a_recorded_unit_must_be_the_one_asked_for(tmp_path):

@@ -4,6 +4,7 @@ import csv
 import json
 
 import numpy as np
+import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -132,6 +133,19 @@ def test_reference_objects(case):
         pytest.skip(f"the SUV reference object {case} is not here")
     inside = read_pet(folder).data[read_nifti(folder / "mask" / "DRO_mask.nii.gz").data > 0]
     np.testing.assert_allclose([inside.min(), np.median(inside), inside.max()], [0.2, 1.0, 4.0], atol=0.01)
+
+
+def test_private_elements_of_unknown_type_are_understood(tmp_path):
+    """Without its creator a private element in implicit VR has no type: its value arrives as bytes."""
+    from pydicom.uid import ImplicitVRLittleEndian
+
+    suv, _ = write_case(tmp_path, **CASES["DRO_2_4"])
+    for path in tmp_path.iterdir():
+        ds = pydicom.dcmread(path)
+        ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+        ds.save_as(path, implicit_vr=True, little_endian=True)
+        assert isinstance(pydicom.dcmread(path)[0x7053, 0x1000].value, bytes)
+    np.testing.assert_allclose(read_pet(tmp_path).axial_slices(), suv, atol=2e-3)
 
 
 @pytest.mark.parametrize(("case", "words"), [
