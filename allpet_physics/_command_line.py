@@ -1,0 +1,177 @@
+"""What every command shares: errors as sentences and exit codes, progress on stderr, one JSON object on stdout."""
+
+import contextlib
+import functools
+import json
+import sys
+import time
+import warnings
+from importlib import metadata
+from pathlib import Path
+
+import click
+
+from allpet_physics.errors import InputError
+
+#: Exit codes that no exception class carries; `errors` has the others.
+FAILED, EMPTY, INTERRUPTED = 1, 5, 130
+#: Seconds between two plain progress lines where there is no terminal.
+_LINE_EVERY_S = 10.0
+
+json_option = click.option("--json", "as_json", is_flag=True,
+                           help="Print one JSON object on standard output and nothing else there.")
+quiet_option = click.option("--quiet", is_flag=True, help="No progress; warnings and errors only.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace existing files.")
+
+
+class Command(click.Command):
+    """A click command that ends a user's mistake with one sentence on stderr and the exit code of its kind."""
+
+    def parse_args(self, ctx, args):
+        """Keep the arguments as typed, for the record, and answer a usage error in JSON too when that was asked."""
+        ctx.meta["allpet.arguments"] = list(args)
+        as_json = "--json" in args
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if as_json:
+                click.echo(json.dumps(_error_object("UsageError", error.format_message(), error.exit_code)))
+            raise
+
+    def invoke(self, ctx):
+        """Run the command; show Python warnings as plain lines, turn exceptions into exit codes."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = lambda message, *_args, **_kwargs: note(f"warning: {message}")
+            try:
+                return super().invoke(ctx)
+            except InputError as error:
+                self._fail(ctx, type(error).__name__, str(error), error.exit_code)
+            except KeyboardInterrupt:
+                self._fail(ctx, "Interrupted", "interrupted; nothing was written.", INTERRUPTED)
+            except MemoryError as error:
+                self._fail(ctx, "MemoryError", f"not enough memory ({error}); choose fewer --slices or a coarser "
+                           "geometry.", FAILED)
+            except OSError as error:
+                where = f": {error.filename}" if error.filename else ""
+                self._fail(ctx, type(error).__name__, f"{error.strerror or error}{where}.", FAILED)
+
+    @staticmethod
+    def _fail(ctx, kind: str, message: str, code: int):
+        note(f"error: {message}")
+        if ctx.params.get("as_json"):
+            click.echo(json.dumps(_error_object(kind, message, code)))
+        ctx.exit(code)
+
+
+def command(name: str, *, example: str, **attributes):
+    """Return a decorator that makes a `Command` whose help ends with an example, one command line per line."""
+    return click.command(name, cls=Command, epilog="\b\nExample:\n" + "\n".join(f"  {line}" for line in
+                                                                                 example.strip().splitlines()),
+                         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+                         **attributes)
+
+
+def note(text: str) -> None:
+    """Write one line to stderr."""
+    click.echo(text, err=True)
+
+
+def finish(record: dict, lines: list[str], as_json: bool) -> None:
+    """Print the result: one JSON object, or lines for a reader."""
+    click.echo(json.dumps(record) if as_json else "\n".join(lines))
+
+
+def version() -> str:
+    """Return the installed version of allpet, which stands in its package metadata alone."""
+    try:
+        return metadata.version("allpet")
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+version_option = click.version_option(package_name="allpet", prog_name="allpet", message="%(prog)s %(version)s")
+
+
+def command_line(ctx) -> str:
+    """Return the command as typed, with every path cut to its last part: folder names often carry patients' names."""
+    values = [v for value in ctx.params.values() for v in (value if isinstance(value, tuple) else (value,))]
+    paths = {str(v): base_name(v) for v in values if isinstance(v, Path)}
+    words = []
+    for word in ctx.meta.get("allpet.arguments", []):
+        option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        # click turns the text into a Path, which drops a trailing slash.
+        words.append(f"{option}{equals}{paths.get(str(Path(value)), value)}")
+    return " ".join([ctx.command_path, *(f'"{w}"' if " " in w else w for w in words)])
+
+
+def base_name(path) -> str:
+    """Return the last part of a path, whatever the system it was typed on."""
+    return Path(str(path).replace("\\", "/")).name
+
+
+class Progress:
+    """Progress on stderr: a bar with a named stage on a terminal, plain lines elsewhere, nothing when quiet."""
+
+    def __init__(self, quiet: bool = False):
+        self.quiet, self.terminal = quiet, sys.stderr.isatty()
+
+    def stage(self, name: str) -> None:
+        """Name what is being done."""
+        if not self.quiet:
+            note(f"{name} ...")
+
+    def __call__(self, items, stage: str, unit: str = "slice"):
+        """Yield from `items`, which have a length, under the name of a stage."""
+        if self.quiet:
+            yield from items
+        elif self.terminal:
+            from tqdm import tqdm
+
+            yield from tqdm(items, desc=stage, unit=unit, file=sys.stderr, leave=True, dynamic_ncols=True)
+        else:
+            start = shown = time.monotonic()
+            note(f"{stage} ...")
+            for done, item in enumerate(items):
+                if time.monotonic() - shown > _LINE_EVERY_S:
+                    shown = time.monotonic()
+                    note(f"{stage}: {done} of {len(items)} {unit}s, {shown - start:.0f} s")
+                yield item
+
+
+@contextlib.contextmanager
+def collected_warnings():
+    """Yield a list that receives every UserWarning of the block as text, each once, instead of stderr."""
+    texts = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        previous = warnings.showwarning
+
+        def show(message, category, *args, **kwargs):
+            if not issubclass(category, UserWarning):
+                previous(message, category, *args, **kwargs)
+            elif str(message) not in texts:
+                texts.append(str(message))
+
+        warnings.showwarning = show
+        yield texts
+
+
+def entry(click_command, name: str):
+    """Return the function that a console script calls for a command."""
+    @functools.wraps(entry)
+    def main():
+        _end_cleanly_when_terminated()
+        click_command(prog_name=name)
+    return main
+
+
+def _end_cleanly_when_terminated() -> None:
+    """Let SIGTERM unwind like any other exit, so that temporary files are removed."""
+    import signal
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
+def _error_object(kind: str, message: str, code: int) -> dict:
+    return {"error": kind, "message": message, "exit_code": code}

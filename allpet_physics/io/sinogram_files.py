@@ -1,0 +1,244 @@
+"""Sinogram stacks with their geometry: npz, NIfTI and Interfile, told apart by the file's suffix."""
+
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from allpet_physics._arrays import as_float_array
+from allpet_physics.axial_grid import recentred_affine
+from allpet_physics.errors import GeometryError, InputError, MetadataError
+from allpet_physics.geometry import ParallelGeometry
+
+#: What each format's file name ends in.
+SUFFIXES = {"npz": ".npz", "nifti": ".nii.gz", "interfile": ".hs"}
+_AXES = "sinogram[slice, angle, bin]; slices from inferior to superior"
+_UNREADABLE = (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile,
+               nib.filebasedimages.ImageFileError)
+
+
+@dataclass(frozen=True, eq=False)
+class SinogramStack:
+    """Sinograms of neighbouring slices with everything that their images need to find back to the patient.
+
+    Attributes
+    ----------
+    data : ndarray
+        ``[slice, angle, bin]``, slices from inferior to superior.
+    geometry : ParallelGeometry
+    unit : str
+        Of the data: ``"mm"``, ``"SUVbw mm"``, ``"counts"``, ``"relative"`` or ``"unknown"``.
+    affine : ndarray
+        4 × 4 matrix from (col, row, slice) of the images to RAS mm, slice being the axial index in `slices`.
+    slice_mm : float
+        Distance between slices with neighbouring axial indices.
+    slices : tuple of int
+        Axial index of each slice of the stack.
+    warnings : tuple of str
+    """
+
+    data: np.ndarray
+    geometry: ParallelGeometry
+    unit: str = "unknown"
+    affine: np.ndarray | None = None
+    slice_mm: float = 1.0
+    slices: tuple[int, ...] = ()
+    warnings: tuple[str, ...] = field(default=())
+
+    def __post_init__(self):
+        data = as_float_array("sinogram", self.data, self.geometry.sinogram_shape)
+        data = data.reshape(-1, *self.geometry.sinogram_shape)
+        object.__setattr__(self, "data", data)
+        object.__setattr__(self, "slices", tuple(int(k) for k in self.slices) or tuple(range(len(data))))
+        if len(self.slices) != len(data):
+            raise GeometryError(f"slices must name each of the {len(data)} sinograms, but named {len(self.slices)}.")
+        if self.affine is None:
+            object.__setattr__(self, "affine", centred_affine(self.geometry, self.slice_mm, self.slices))
+
+    def image_affine(self) -> np.ndarray:
+        """Return the matrix from (col, row, position in the stack) to RAS mm.
+
+        Raises
+        ------
+        GeometryError
+            The chosen slices are not evenly spaced, so their images do not form a volume.
+        """
+        steps = np.diff(self.slices)
+        if len(steps) and (steps != steps[0]).any():
+            raise GeometryError(f"the slices must be evenly spaced to form an image volume, but were {self.slices}; "
+                                "choose a range of slices.")
+        step = int(steps[0]) if len(steps) else 1
+        out = np.array(self.affine, dtype=np.float64)
+        out[:3, 3] += out[:3, 2] * self.slices[0]
+        out[:3, 2] *= step
+        return out
+
+
+def centred_affine(geometry: ParallelGeometry, slice_mm: float, slices) -> np.ndarray:
+    """Return (col, row, slice) → RAS mm for images with the patient's origin in their middle: LPS order."""
+    rows, cols = geometry.image_shape
+    middle = (min(slices) + max(slices)) / 2
+    scale = np.diag([-geometry.pixel_mm, -geometry.pixel_mm, slice_mm, 1.0])
+    scale[:3, 3] = -scale[:3, :3] @ [(cols - 1) / 2, (rows - 1) / 2, middle]
+    return scale
+
+
+def sinogram_format(path) -> str:
+    """Return "npz", "nifti" or "interfile" from a file's suffix, or raise InputError."""
+    name = str(path).lower()
+    for kind, suffixes in {"npz": (".npz", ".npy"), "nifti": (".nii.gz", ".nii"), "interfile": (".hs",)}.items():
+        if name.endswith(suffixes):
+            return kind
+    raise InputError(f"a sinogram file must end in .npz, .nii.gz, .nii or .hs, but was {Path(path).name!r}.")
+
+
+def write_sinogram(path, stack: SinogramStack, extra: Mapping[str, tuple[np.ndarray, str]] | None = None) -> None:
+    """Write a stack in the format of the suffix; Interfile adds the data file ``.s`` beside the header.
+
+    NIfTI holds ``[bin, angle, slice]`` (its first axis runs fastest), voxel sizes in mm, degrees and mm, and the
+    geometry as JSON in a header extension. Interfile holds STIR's axes and, as STIR has it, the most superior slice
+    first; `read_sinogram` returns both as they were given.
+
+    Parameters
+    ----------
+    path : path-like
+    stack : SinogramStack
+        Saved as ``sinogram`` in an npz.
+    extra : mapping of str to (ndarray, unit), optional
+        Further stacks of the same shape for the same npz.
+    """
+    kind = sinogram_format(path)
+    g = stack.geometry
+    if kind == "npz":
+        units = {"sinogram": stack.unit} | {name: unit for name, (_, unit) in (extra or {}).items()}
+        np.savez_compressed(path, sinogram=stack.data, **{name: data for name, (data, _) in (extra or {}).items()},
+                            geometry=json.dumps(g.to_dict()), units=json.dumps(units), slices=np.array(stack.slices),
+                            affine=stack.affine, slice_mm=stack.slice_mm, axes=_AXES)
+    elif kind == "nifti":
+        image = nib.Nifti1Image(stack.data.transpose(2, 1, 0), None)
+        image.header.set_zooms((g.bin_mm, np.degrees(g.arc / g.n_angles), stack.slice_mm))
+        image.header.set_xyzt_units("mm")
+        image.header["descrip"] = b"allpet sinogram [bin, angle, slice]; voxel mm, degrees, mm"
+        image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", json.dumps(_fields(stack)).encode()))
+        nib.save(image, path)
+    else:
+        from allpet_physics.io.interfile import write_interfile_sinogram
+
+        step = stack.image_affine()[:3, 2]  # also refuses slices that are not evenly spaced
+        write_interfile_sinogram(path, stack.data[::-1], g, plane_mm=float(np.linalg.norm(step)))
+
+
+def read_sinogram(path, *, array: str = "sinogram", bin_mm: float | None = None, arc: float | None = None,
+                  image_shape: tuple[int, int] | None = None, pixel_mm: float | None = None) -> SinogramStack:
+    """Read a stack that `write_sinogram` wrote, any Interfile PET sinogram, or a bare array with a stated geometry.
+
+    Parameters
+    ----------
+    path : path-like
+        ``.npz``, ``.npy``, ``.nii``, ``.nii.gz`` or ``.hs``.
+    array : str
+        Which array of an npz.
+    bin_mm, arc : float, optional
+        For files without a geometry.
+    image_shape, pixel_mm : optional
+        Replace the image grid of the file's geometry; where there is none, as many square pixels as bins, of the
+        bins' size.
+
+    Raises
+    ------
+    InputError
+        No such file, another format, an array that is not there (those that are get listed).
+    MetadataError
+        A damaged file, a file without geometry and no `bin_mm`.
+    """
+    path = Path(path)
+    kind = sinogram_format(path)
+    if not path.is_file():
+        raise InputError(f"a sinogram file must exist, but there is none at {path}.")
+    if kind == "interfile":
+        from allpet_physics.io.interfile import read_interfile_sinogram
+
+        found = read_interfile_sinogram(path)
+        data, notes = found.data[::-1], found.warnings
+        fields = {"slice_mm": found.plane_mm or 1.0}
+        if found.bin_mm is not None:
+            fields["geometry"] = ParallelGeometry(found.n_views, found.n_bins, found.bin_mm,
+                                                  (found.n_bins, found.n_bins), found.bin_mm, found.arc).to_dict()
+        if found.view_offset:
+            notes = (*notes, f"The first view is at {np.degrees(found.view_offset):.4g} degrees; an image is turned by "
+                     "that angle.")
+    else:
+        try:
+            data, fields = (_read_npz if kind == "npz" else _read_nifti)(path, array)
+        except InputError:
+            raise
+        except _UNREADABLE as error:
+            raise MetadataError(f"{path.name} cannot be read: it is truncated or damaged "
+                                f"({' '.join(str(error).split())[:100]}); copy it again from its source.") from None
+        notes = ()
+    if np.ndim(data) not in (2, 3) or np.size(data) == 0:
+        raise GeometryError(f"{path.name} must hold sinograms [slice, angle, bin], but its shape was {np.shape(data)}.")
+    geometry, more = _geometry(path.name, data.shape[-2:], fields.get("geometry"), bin_mm, arc, image_shape, pixel_mm)
+    affine = fields.get("affine")
+    if affine is not None and geometry.to_dict() != fields["geometry"]:
+        old = ParallelGeometry(**fields["geometry"])
+        affine = recentred_affine(affine, (old.pixel_mm,) * 2, geometry.pixel_mm, old.image_shape[::-1],
+                                  geometry.image_shape[::-1])
+    return SinogramStack(data, geometry, fields.get("unit", "unknown"), affine, float(fields.get("slice_mm", 1.0)),
+                         tuple(fields.get("slices", ())), tuple(notes) + more)
+
+
+def _fields(stack: SinogramStack) -> dict:
+    return {"allpet": "sinogram", "geometry": stack.geometry.to_dict(), "unit": stack.unit, "axes": _AXES,
+            "slices": list(stack.slices), "slice_mm": stack.slice_mm, "affine": np.asarray(stack.affine).tolist()}
+
+
+def _read_npz(path: Path, array: str):
+    with np.load(path, allow_pickle=False) as file:
+        if isinstance(file, np.ndarray):
+            return np.array(file), {}
+        stacks = [name for name in file.files if file[name].ndim in (2, 3) and name != "affine"]
+        if array not in stacks:
+            raise InputError(f"array must be one of those in {path.name} ({', '.join(stacks) or 'none'}), but was "
+                             f"{array!r}.")
+        fields = {name: file[name] for name in ("affine", "slices") if name in file}
+        fields |= {name: json.loads(str(file[name])) for name in ("geometry", "units", "slice_mm") if name in file}
+        fields["unit"] = fields.pop("units", {}).get(array, "unknown")
+        return file[array], fields
+
+
+def _read_nifti(path: Path, array: str):
+    image = nib.load(path)
+    data = np.asanyarray(image.dataobj)
+    fields = {"slice_mm": float(image.header.get_zooms()[2]) if data.ndim > 2 else 1.0}
+    for extension in image.header.extensions:
+        content = extension.get_content()
+        try:
+            found = json.loads(content if isinstance(content, str) else bytes(content).rstrip(b"\0").decode())
+        except ValueError:
+            continue
+        if isinstance(found, dict) and found.get("allpet") == "sinogram":
+            fields |= {**found, "affine": np.array(found["affine"])}
+    return data.T, fields
+
+
+def _geometry(name, shape, fields, bin_mm, arc, image_shape, pixel_mm):
+    if fields is None:
+        if bin_mm is None:
+            raise MetadataError(f"{name} does not say its geometry; give the width of a bin (bin_mm, --bin-mm), "
+                                "and where they are not pi, the number of bins and the bin width, also the arc, image "
+                                "size and pixel size.")
+        notes = () if arc is not None else (f"{name} does not say its arc; pi was taken.",)
+        return ParallelGeometry(*shape, bin_mm, image_shape or (shape[1], shape[1]), pixel_mm or bin_mm,
+                                np.pi if arc is None else arc), notes
+    given = {"bin_mm": bin_mm, "arc": arc, "image_shape": image_shape, "pixel_mm": pixel_mm}
+    geometry = ParallelGeometry(**fields).replace(**{k: v for k, v in given.items() if v is not None})
+    if geometry.sinogram_shape != tuple(shape):
+        raise MetadataError(f"{name} holds sinograms of {tuple(shape)}, but its geometry says "
+                            f"{geometry.sinogram_shape}; write it again.")
+    return geometry, ()
