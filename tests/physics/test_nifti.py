@@ -59,8 +59,9 @@ def test_types_that_nifti_lacks_are_widened_without_loss(stored, found, tmp_path
         write_nifti(tmp_path / "b.nii", Volume(np.ones((1, 1, 1), complex), AFFINE))
 
 
-def test_oblique_affines_survive_the_round_trip(tmp_path):
-    affine = AFFINE.copy()
+@pytest.mark.parametrize("flip", [1, -1])
+def test_oblique_affines_survive_the_round_trip(flip, tmp_path):
+    affine = AFFINE @ np.diag([flip, 1, 1, 1])
     turn = np.radians(17)
     affine[:3, :3] = np.array([[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]]) @ \
         affine[:3, :3]

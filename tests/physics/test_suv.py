@@ -83,7 +83,7 @@ CASES = {
     "a SUV factor of zero does not apply": {"one": BQML_PER_SUV / 0.5, "header": {
         "Units": "CNTS", (0x7053, 0x00, "DS", PHILIPS): "0.0", (0x7053, 0x09, "DS", PHILIPS): "0.5"}},
     "GE scan time in its block, series processed later": {"header": {
-        "SeriesTime": "150000", "AcquisitionTime": "110000", "FrameReferenceTime": "0",
+        "SeriesTime": "150000", "AcquisitionTime": "113000", "FrameReferenceTime": "0",
         (0x0009, 0x0D, "DT", GE): "20250101110000.00"}},
     "standard decay correction time": {"header": {"SeriesTime": "090000", "AcquisitionTime": "113000",
                                                   "DecayCorrectionDateTime": "20250101110000"}},
@@ -92,6 +92,10 @@ CASES = {
     "earliest AcquisitionTime where frame times restart at each bed": {
         "header": {"SeriesTime": "113000"},
         "slice_headers": beds_at("110000", "110500", ("300000", "300000"))},
+    "earliest AcquisitionTime where frame times begin at zero": {
+        "header": {"SeriesTime": "113000", "FrameReferenceTime": "0"}},
+    "earliest AcquisitionTime where frame times disagree": {
+        "header": {"SeriesTime": "113000"}, "slice_headers": beds_at("110000", "110500", ("600000", "700000"))},
     "half-life from the table": {"drug": {"RadionuclideHalfLife": None}},
     "weight in g": {"header": {"PatientWeight": "70000"}},
     "height in cm": {"one": BSA_M2 * 1e4 / 70e3, "header": {"Units": "CM2ML", "PatientSize": "175"}},
