@@ -232,7 +232,7 @@ def test_the_order_for_eight():
 def test_the_subsets_add_up_to_the_model(n, rng):
     geometry = ParallelGeometry(12, 20, 2.5, (16, 14), 2.0)
     model = AcquisitionModel(RadonOperator(geometry), multiplicative=rng.random((2, 12, 20)),
-                             additive=rng.uniform(0.1, 1, (12, 1)))
+                             additive=rng.uniform(0.1, 1, (12, 1)), image_operator=Blur((16, 14)))
     x = rng.random((2, 16, 14))
     counts = rng.poisson(model.expected(x)).astype(float)
     parts, angles = model.subsets(n), angle_subsets(12, n)

@@ -213,6 +213,10 @@ def test_the_uniform_start_explains_the_counts(rng):
     sensitivity = model.sensitivity(np.float64)
     level = counts.sum() / sensitivity.sum()
     np.testing.assert_array_equal(mlem(model, counts, 2), mlem(model, counts, 2, initial=np.full((20, 18), level)))
+    # With a background, the uniform start explains what is left of the counts.
+    lit = AcquisitionModel(model.operator, multiplicative=model.multiplicative, additive=1.0)
+    less = np.full((20, 18), (counts - 1).sum() / sensitivity.sum())
+    np.testing.assert_allclose(mlem(lit, counts, 1), mlem(lit, counts, 1, initial=less), rtol=1e-12)
     # A background larger than the counts leaves a positive start.
     drowned = AcquisitionModel(model.operator, multiplicative=model.multiplicative, additive=100.0)
     assert (mlem(drowned, counts, 1) > 0).all()
