@@ -70,12 +70,17 @@ class Outline(Shape):
         x, y = np.broadcast_arrays(np.asarray(x, float), np.asarray(y, float))
         inside = np.zeros(x.shape, bool)
         for (x0, y0), (x1, y1), arc in self._edges():
-            if y0 != y1:
-                inside ^= ((y0 > y) != (y1 > y)) & (x < x0 + (x1 - x0) * (y - y0) / (y1 - y0))
+            # One rule decides on which side of the edge a point lies, for the polygon and for the arc's segment: points
+            # on a chord must not fall between the two.
+            if y0 == y1:
+                on_left = y >= y0 if x1 > x0 else y < y0
+            else:
+                before = x < x0 + (x1 - x0) * (y - y0) / (y1 - y0)
+                inside ^= ((y0 > y) != (y1 > y)) & before
+                on_left = before if y1 > y0 else ~before
             if arc:
                 xc, yc, radius = _arc_centre(x0, y0, x1, y1, arc)
-                beside = (x1 - x0) * (y - y0) - (y1 - y0) * (x - x0)
-                inside ^= (np.hypot(x - xc, y - yc) <= radius) & (beside < 0 if arc > 0 else beside > 0)
+                inside ^= (np.hypot(x - xc, y - yc) <= radius) & (on_left if arc < 0 else ~on_left)
         return inside
 
     def extent(self, theta):
