@@ -1,0 +1,67 @@
+"""Physics-first sinogram toolkit for PET: projectors, reconstruction, and attention in the projection domain.
+
+Submodules that need heavier packages (`io`, `simulation`, `conventions`) are imported when they are first used.
+"""
+
+from importlib import import_module as _import_module
+
+from allpet_physics.acquisition import AcquisitionModel, angle_subsets
+from allpet_physics.attention import asymmetry_map, body_mask, edit_roi, project_roi, threshold_roi
+from allpet_physics.counts import poisson_counts, scale_to_counts, thin
+from allpet_physics.emission import mlem, mlem_iterates, osem, osem_iterates
+from allpet_physics.errors import EmptyROIWarning, GeometryError, InputError, MetadataError
+
+# The module and its function share the name `fbp`. Importing here, at once, makes the function win for good: a module
+# sets itself as an attribute of its package only the first time it is imported.
+from allpet_physics.fbp import fbp
+from allpet_physics.geometry import ParallelGeometry, scanner_presets
+from allpet_physics.operators import LinearOperator, adjoint_error, assert_adjoint, stack
+from allpet_physics.radon import RadonOperator
+
+_SUBMODULES = ("conventions", "io", "simulation")
+
+__all__ = [
+    "AcquisitionModel",
+    "EmptyROIWarning",
+    "GeometryError",
+    "InputError",
+    "LinearOperator",
+    "MetadataError",
+    "ParallelGeometry",
+    "RadonOperator",
+    "adjoint_error",
+    "angle_subsets",
+    "assert_adjoint",
+    "asymmetry_map",
+    "body_mask",
+    "conventions",
+    "edit_roi",
+    "fbp",
+    "io",
+    "mlem",
+    "mlem_iterates",
+    "osem",
+    "osem_iterates",
+    "poisson_counts",
+    "project_roi",
+    "scale_to_counts",
+    "scanner_presets",
+    "simulation",
+    "stack",
+    "thin",
+    "threshold_roi",
+]
+
+
+def __getattr__(name: str):
+    if name in _SUBMODULES:
+        return _import_module(f"{__name__}.{name}")
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("allpet")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_SUBMODULES, "__version__"])

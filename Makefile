@@ -1,0 +1,62 @@
+# make demo, make test: everything they need is installed into .venv; a second call installs nothing.
+# Settings: PYTHON=/path/to/python3.12  VENV=elsewhere  OUT=folder for the demo's picture
+
+VENV ?= .venv
+OUT ?= demo_output
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --no-input --quiet --retries 5
+BIN = $(VENV)/bin
+MADE = $(VENV)/.made
+USER_STAMP = $(VENV)/.installed
+TEST_STAMP = $(VENV)/.installed-for-tests
+SOURCES = $(shell find allpet_physics -name '*.py')
+export PIP_PROGRESS_BAR = off
+
+.PHONY: help demo test lint notebooks clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo       a picture of the whole chain, in $(OUT)"
+	@echo "make test       ruff and pytest, with every optional package"
+	@echo "make lint       ruff alone"
+	@echo "make notebooks  run the notebooks"
+	@echo "make clean      remove .venv, demo_output and caches"
+
+# Where the tests' environment exists it runs the source tree itself, so the demo needs no installation of its own.
+demo: $(if $(wildcard $(TEST_STAMP)),$(TEST_STAMP),$(USER_STAMP))
+	@$(BIN)/allpet demo --out "$(OUT)" --overwrite
+
+test: lint
+	@$(BIN)/python -m pytest
+
+lint: $(TEST_STAMP)
+	@$(BIN)/ruff check .
+
+notebooks: $(TEST_STAMP)
+	@$(BIN)/python -m pytest tests/test_notebooks.py
+
+$(USER_STAMP): $(SOURCES) pyproject.toml constraints.txt | $(MADE)
+	@echo "installing allpet into $(VENV) (some minutes the first time) ..."
+	@$(PIP) install . -c constraints.txt
+	@touch $@
+
+$(TEST_STAMP): pyproject.toml constraints.txt | $(MADE)
+	@echo "installing allpet with its optional and test packages into $(VENV) (some minutes the first time) ..."
+	@$(PIP) install -e ".[test,astra,seg,scale]" -c constraints.txt
+	@touch $@
+
+# The first interpreter that really runs and is new enough; a name on the PATH may be a shim for nothing.
+$(MADE):
+	@for python in $(PYTHON) python3.11 python3.12 python3.13 python3 python; do \
+	  if "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then \
+	    echo "making $(VENV) with $$("$$python" --version)"; \
+	    "$$python" -m venv "$(VENV)" && touch $@ && exit 0; \
+	    echo "error: $$python cannot make a virtual environment; install its venv package (Debian, Ubuntu:" \
+	      "apt install python3-venv), or name another one: make PYTHON=/path/to/python3.12" >&2; exit 1; \
+	  fi; \
+	done; \
+	echo "error: no Python 3.11, 3.12 or 3.13 was found; install one (https://www.python.org/downloads/)," \
+	  "or name it: make PYTHON=/path/to/python3.12" >&2; exit 1
+
+clean:
+	rm -rf .venv demo_output build dist .pytest_cache .ruff_cache .hypothesis
+	find allpet_physics tests -name __pycache__ -type d -prune -exec rm -rf {} +
