@@ -113,6 +113,16 @@ def test_cumulative_is_the_integral_of_the_line_integral(shape, theta, where):
     assert exact == pytest.approx(numerical, rel=1e-6, abs=2e-6 * (1 + abs(shape.mass)))
 
 
+@given(shape=shapes, theta=angles)
+@settings(max_examples=60, deadline=None)
+def test_the_extent_is_tight(shape, theta):
+    low, high = shape.extent(theta)
+    margin = 1e-3 * (high - low)
+    for edge, inward in ((low, margin), (high, -margin)):
+        assert shape.line_integral(theta, edge - inward) == 0
+        assert shape.line_integral(theta, edge + inward) / shape.value > 0
+
+
 @given(shape=shapes, arc=st.sampled_from([np.pi, 2 * np.pi]))
 @example(shape=Ellipse(33.3, -21, 1e-3, 1e-3, 0, 1.0), arc=np.pi)
 @example(shape=Rectangle(10, 20, 100, 1e-6, 0.0, 1.0), arc=np.pi)
