@@ -8,7 +8,7 @@ from allpet_physics.simulation.outline import Outline
 from allpet_physics.simulation.phantom import Phantom
 from allpet_physics.simulation.shapes import Ellipse, Rectangle, as_real, disc
 
-#: Shepp & Logan (1974), table 1, for a field from -1 to 1: x, y, semi-axis along x and y before the rotation, rotation
+#: Shepp & Logan (1974) for a field from -1 to 1: x, y, semi-axis along x and y before the rotation, rotation
 #: in degrees, value there, value of Toft (1996).
 _SHEPP_LOGAN = (
     (0.0, 0.0, 0.69, 0.92, 0, 2.0, 1.0),
@@ -43,7 +43,7 @@ def shepp_logan(radius_mm: float = 100.0, modified: bool = True) -> Phantom:
 
     References
     ----------
-    Shepp & Logan 1974, IEEE Trans Nucl Sci 21:21, table 1; Toft 1996, The Radon transform (thesis, DTU), table B.3.
+    Shepp & Logan 1974, IEEE Trans Nucl Sci 21:21; Toft 1996, The Radon Transform: Theory and Implementation (thesis, DTU).
     """
     r = as_positive_float("radius_mm", radius_mm)
     shapes = tuple(Ellipse(r * x, r * y, r * a, r * b, np.deg2rad(angle), toft if modified else original)
