@@ -43,7 +43,7 @@ def shepp_logan(radius_mm: float = 100.0, modified: bool = True) -> Phantom:
 
     References
     ----------
-    Shepp & Logan 1974, IEEE Trans Nucl Sci 21:21; Toft 1996, The Radon Transform: Theory and Implementation (thesis, DTU).
+    Shepp & Logan 1974, IEEE Trans Nucl Sci 21:21; Toft 1996, The Radon Transform (thesis, DTU).
     """
     r = as_positive_float("radius_mm", radius_mm)
     shapes = tuple(Ellipse(r * x, r * y, r * a, r * b, np.deg2rad(angle), toft if modified else original)
