@@ -42,9 +42,9 @@ def as_float_array(name: str, array, trailing_shape: tuple[int, ...] | None = No
     if a.dtype.kind == "f":
         if a.dtype.itemsize > 8:
             raise InputError(f"{name} must be float32 or float64, but was {a.dtype}; convert it with .astype(float).")
-        out = np.ascontiguousarray(a, dtype=np.float64 if a.dtype.itemsize == 8 else np.float32)
+        out = _contiguous(a, np.float64 if a.dtype.itemsize == 8 else np.float32)
     elif a.dtype.kind == "b":
-        out = np.ascontiguousarray(a, dtype=np.float32)
+        out = _contiguous(a, np.float32)
     elif a.dtype.kind in "iu":
         out = _integers_as_float(name, a)
     else:
@@ -93,6 +93,10 @@ def as_positive_float(name: str, value, *, allow_zero: bool = False) -> float:
     return number
 
 
+def _contiguous(a: np.ndarray, dtype) -> np.ndarray:
+    return np.ascontiguousarray(a, dtype=dtype).reshape(a.shape)  # a scalar stays a scalar
+
+
 def _all_finite(a: np.ndarray) -> bool:
     """Tell whether every value is finite, without allocating a mask in the common case."""
     if a.size == 0:
@@ -105,8 +109,8 @@ def _all_finite(a: np.ndarray) -> bool:
 def _integers_as_float(name: str, a: np.ndarray) -> np.ndarray:
     largest = 0 if a.size == 0 else max(abs(int(a.max())), abs(int(a.min())))
     if largest <= _FLOAT32_EXACT_INTEGER:
-        return np.ascontiguousarray(a, dtype=np.float32)
+        return _contiguous(a, np.float32)
     if largest <= _FLOAT64_EXACT_INTEGER:
-        return np.ascontiguousarray(a, dtype=np.float64)
+        return _contiguous(a, np.float64)
     raise InputError(f"{name} holds integers up to {largest}, beyond 2**53, which no float holds exactly; "
                      "convert it to float64 yourself if the rounding is acceptable.")

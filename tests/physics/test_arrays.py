@@ -29,6 +29,11 @@ def test_float64_is_kept_and_the_rest_becomes_float32():
         assert as_float_array("x", np.zeros(3, dtype)).dtype == np.float32
 
 
+def test_a_scalar_stays_a_scalar():
+    for value in (1, 1.5, True, np.float32(2)):
+        assert as_float_array("x", value).shape == ()
+
+
 def test_integers_that_float32_cannot_hold_become_float64_and_larger_ones_are_refused():
     big = np.array([2**24 + 1])
     assert as_float_array("x", big)[0] == 2**24 + 1
