@@ -121,21 +121,22 @@ class Progress:
         if not self.quiet:
             note(f"{name} ...")
 
-    def __call__(self, items, stage: str, unit: str = "slice"):
-        """Yield from `items`, which have a length, under the name of a stage."""
+    def __call__(self, items, stage: str, *, total: int | None = None, unit: str = "step"):
+        """Yield from `items` under the name of a stage; `total` is their number where they have no length."""
+        total = len(items) if total is None else total
         if self.quiet:
             yield from items
         elif self.terminal:
             from tqdm import tqdm
 
-            yield from tqdm(items, desc=stage, unit=unit, file=sys.stderr, leave=True, dynamic_ncols=True)
+            yield from tqdm(items, desc=stage, total=total, unit=unit, file=sys.stderr, leave=True, dynamic_ncols=True)
         else:
             start = shown = time.monotonic()
             note(f"{stage} ...")
             for done, item in enumerate(items):
                 if time.monotonic() - shown > _LINE_EVERY_S:
                     shown = time.monotonic()
-                    note(f"{stage}: {done} of {len(items)} {unit}s, {shown - start:.0f} s")
+                    note(f"{stage}: {done} of {total} {unit}s, {shown - start:.0f} s")
                 yield item
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from allpet_physics._arrays import as_positive_int
 from allpet_physics.errors import GeometryError, InputError
 from allpet_physics.geometry import ParallelGeometry
 
@@ -98,6 +99,9 @@ def geometry_for(grid: AxialSlices, *, preset: str | None = None, **changes) -> 
         `n_angles`, `n_bins`, `bin_mm`, `arc`; None leaves the default.
     """
     changes = {k: v for k, v in changes.items() if v is not None}
+    for name in ("n_angles", "n_bins"):
+        if name in changes:
+            as_positive_int(name, changes[name])  # under its own name, before the other is made from it
     if preset is not None:
         return ParallelGeometry.preset(preset).replace(image_shape=grid.image_shape, pixel_mm=grid.pixel_mm, **changes)
     return ParallelGeometry.for_image(grid.image_shape, grid.pixel_mm, **changes)
@@ -160,8 +164,17 @@ def _weights(n: int, side: float, pixel: float) -> np.ndarray:
     return np.maximum(overlap, 0) / pixel
 
 
+def centred_affine(geometry: ParallelGeometry, slice_mm: float, slices: Sequence[int]) -> np.ndarray:
+    """Return (col, row, slice) → RAS mm for images with the patient's origin in their middle: LPS order."""
+    rows, cols = geometry.image_shape
+    middle = (min(slices) + max(slices)) / 2
+    scale = np.diag([-geometry.pixel_mm, -geometry.pixel_mm, slice_mm, 1.0])
+    scale[:3, 3] = -scale[:3, :3] @ [(cols - 1) / 2, (rows - 1) / 2, middle]
+    return scale
+
+
 def recentred_affine(affine: np.ndarray, sides, pixel: float, old_shape, new_shape) -> np.ndarray:
-    """Return the affine of slices with square pixels of side `pixel` around the same middle; shapes are (cols, rows)."""
+    """Return the affine of slices with square pixels around the same middle; sides and shapes are (cols, rows)."""
     out = affine.copy()
     for axis in range(2):
         out[:3, axis] *= pixel / sides[axis]

@@ -97,7 +97,9 @@ def outline(mask: np.ndarray, geometry: ParallelGeometry) -> np.ndarray:
 def _reach(image_sinogram: np.ndarray, geometry: ParallelGeometry) -> float:
     """Return the largest abs(s) in mm that the object reaches, with a margin, so that empty borders are not shown."""
     seen = np.flatnonzero((np.abs(image_sinogram) > 0.01 * np.abs(image_sinogram).max()).any(axis=0))
-    return geometry.fov_mm / 2 if not seen.size else 1.1 * float(np.abs(geometry.bin_edges[[seen[0], seen[-1] + 1]]).max())
+    if not seen.size:
+        return geometry.fov_mm / 2
+    return 1.1 * float(np.abs(geometry.bin_edges[[seen[0], seen[-1] + 1]]).max())
 
 
 def _display(image: np.ndarray, unit: str):

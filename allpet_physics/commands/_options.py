@@ -45,7 +45,7 @@ geometry_options = together(
 
 def read_volume(image: Path, *, unit, series_uid, frame, nonfinite, **overrides):
     """Return the image that the options describe, as a `Volume`."""
-    from allpet_physics.errors import InputError
+    from allpet_physics.errors import InputError, MetadataError
     from allpet_physics.io import read_image, read_nifti, read_pet
     from allpet_physics.io.bids import read_sidecar
     from allpet_physics.io.nifti import is_nifti
@@ -58,7 +58,13 @@ def read_volume(image: Path, *, unit, series_uid, frame, nonfinite, **overrides)
         converted = unit in (None, "SUVbw", "Bq/ml") and read_sidecar(image)
         if not converted:
             _refuse(InputError, given, "DICOM PET or a NIfTI file with a JSON sidecar", image)
-            return read_nifti(image, None if unit in (None, "native") else unit, frame=frame, nonfinite=nonfinite)
+            volume = read_nifti(image, frame=frame, nonfinite=nonfinite)
+            if unit in (None, "native", volume.unit):
+                return volume
+            if volume.unit != "unknown":
+                raise MetadataError(f"{image.name} records its unit as {volume.unit}, and nothing in it converts that "
+                                    f"to {unit}; leave --unit out, or convert the DICOM series.")
+            return volume.replace(unit=unit)
         return read_pet(image, unit or "SUVbw", frame=frame, **given)
     if unit == "native" or (unit is None and not given and not _is_pet(image, series_uid)):
         _refuse(InputError, given, "PET in SUV", image)

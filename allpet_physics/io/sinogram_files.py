@@ -4,14 +4,14 @@ import json
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
 from allpet_physics._arrays import as_float_array
-from allpet_physics.axial_grid import recentred_affine
+from allpet_physics.axial_grid import centred_affine, recentred_affine
 from allpet_physics.errors import GeometryError, InputError, MetadataError
 from allpet_physics.geometry import ParallelGeometry
 
@@ -29,10 +29,14 @@ class SinogramStack:
     Attributes
     ----------
     data : ndarray
-        ``[slice, angle, bin]``, slices from inferior to superior.
+        ``[slice, angle, bin]``, slices from inferior to superior; one sinogram gets a slice axis.
     geometry : ParallelGeometry
     unit : str
         Of the data: ``"mm"``, ``"SUVbw mm"``, ``"counts"``, ``"relative"`` or ``"unknown"``.
+    image_unit : str
+        Unit of the image that was projected; empty when it follows from `unit`.
+    scale : float
+        The data are this many times the projection of the image: counts per line integral.
     affine : ndarray
         4 × 4 matrix from (col, row, slice) of the images to RAS mm, slice being the axial index in `slices`.
     slice_mm : float
@@ -48,17 +52,24 @@ class SinogramStack:
     affine: np.ndarray | None = None
     slice_mm: float = 1.0
     slices: tuple[int, ...] = ()
-    warnings: tuple[str, ...] = field(default=())
+    image_unit: str = ""
+    scale: float = 1.0
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self):
-        data = as_float_array("sinogram", self.data, self.geometry.sinogram_shape)
-        data = data.reshape(-1, *self.geometry.sinogram_shape)
+        shape = self.geometry.sinogram_shape
+        data = as_float_array("sinogram", self.data, shape).reshape(-1, *shape)
         object.__setattr__(self, "data", data)
         object.__setattr__(self, "slices", tuple(int(k) for k in self.slices) or tuple(range(len(data))))
         if len(self.slices) != len(data):
             raise GeometryError(f"slices must name each of the {len(data)} sinograms, but named {len(self.slices)}.")
         if self.affine is None:
             object.__setattr__(self, "affine", centred_affine(self.geometry, self.slice_mm, self.slices))
+
+    @property
+    def unit_of_images(self) -> str:
+        """Unit of what a reconstruction gives after division by `scale`."""
+        return self.image_unit or (self.unit.removesuffix(" mm") if self.unit.endswith(" mm") else "unknown")
 
     def image_affine(self) -> np.ndarray:
         """Return the matrix from (col, row, position in the stack) to RAS mm.
@@ -79,15 +90,6 @@ class SinogramStack:
         return out
 
 
-def centred_affine(geometry: ParallelGeometry, slice_mm: float, slices) -> np.ndarray:
-    """Return (col, row, slice) → RAS mm for images with the patient's origin in their middle: LPS order."""
-    rows, cols = geometry.image_shape
-    middle = (min(slices) + max(slices)) / 2
-    scale = np.diag([-geometry.pixel_mm, -geometry.pixel_mm, slice_mm, 1.0])
-    scale[:3, 3] = -scale[:3, :3] @ [(cols - 1) / 2, (rows - 1) / 2, middle]
-    return scale
-
-
 def sinogram_format(path) -> str:
     """Return "npz", "nifti" or "interfile" from a file's suffix, or raise InputError."""
     name = str(path).lower()
@@ -98,7 +100,7 @@ def sinogram_format(path) -> str:
 
 
 def write_sinogram(path, stack: SinogramStack, extra: Mapping[str, tuple[np.ndarray, str]] | None = None) -> None:
-    """Write a stack in the format of the suffix; Interfile adds the data file ``.s`` beside the header.
+    """Write a stack in the format of the suffix; Interfile puts the data beside the header, in ``.s``.
 
     NIfTI holds ``[bin, angle, slice]`` (its first axis runs fastest), voxel sizes in mm, degrees and mm, and the
     geometry as JSON in a header extension. Interfile holds STIR's axes and, as STIR has it, the most superior slice
@@ -118,7 +120,8 @@ def write_sinogram(path, stack: SinogramStack, extra: Mapping[str, tuple[np.ndar
         units = {"sinogram": stack.unit} | {name: unit for name, (_, unit) in (extra or {}).items()}
         np.savez_compressed(path, sinogram=stack.data, **{name: data for name, (data, _) in (extra or {}).items()},
                             geometry=json.dumps(g.to_dict()), units=json.dumps(units), slices=np.array(stack.slices),
-                            affine=stack.affine, slice_mm=stack.slice_mm, axes=_AXES)
+                            affine=stack.affine, slice_mm=stack.slice_mm, axes=_AXES, scale=stack.scale,
+                            image_unit=stack.image_unit)
     elif kind == "nifti":
         image = nib.Nifti1Image(stack.data.transpose(2, 1, 0), None)
         image.header.set_zooms((g.bin_mm, np.degrees(g.arc / g.n_angles), stack.slice_mm))
@@ -140,7 +143,6 @@ def read_sinogram(path, *, array: str = "sinogram", bin_mm: float | None = None,
     Parameters
     ----------
     path : path-like
-        ``.npz``, ``.npy``, ``.nii``, ``.nii.gz`` or ``.hs``.
     array : str
         Which array of an npz.
     bin_mm, arc : float, optional
@@ -162,7 +164,6 @@ def read_sinogram(path, *, array: str = "sinogram", bin_mm: float | None = None,
         raise InputError(f"a sinogram file must exist, but there is none at {path}.")
     if kind == "interfile":
         from allpet_physics.io.interfile import read_interfile_sinogram
-
         found = read_interfile_sinogram(path)
         data, notes = found.data[::-1], found.warnings
         fields = {"slice_mm": found.plane_mm or 1.0}
@@ -190,24 +191,29 @@ def read_sinogram(path, *, array: str = "sinogram", bin_mm: float | None = None,
         affine = recentred_affine(affine, (old.pixel_mm,) * 2, geometry.pixel_mm, old.image_shape[::-1],
                                   geometry.image_shape[::-1])
     return SinogramStack(data, geometry, fields.get("unit", "unknown"), affine, float(fields.get("slice_mm", 1.0)),
-                         tuple(fields.get("slices", ())), tuple(notes) + more)
+                         tuple(fields.get("slices", ())), fields.get("image_unit", ""),
+                         float(fields.get("scale", 1.0)), tuple(notes) + more)
 
 
 def _fields(stack: SinogramStack) -> dict:
     return {"allpet": "sinogram", "geometry": stack.geometry.to_dict(), "unit": stack.unit, "axes": _AXES,
-            "slices": list(stack.slices), "slice_mm": stack.slice_mm, "affine": np.asarray(stack.affine).tolist()}
+            "image_unit": stack.image_unit, "scale": stack.scale, "slices": list(stack.slices),
+            "slice_mm": stack.slice_mm, "affine": np.asarray(stack.affine).tolist()}
 
 
 def _read_npz(path: Path, array: str):
-    with np.load(path, allow_pickle=False) as file:
-        if isinstance(file, np.ndarray):
-            return np.array(file), {}
+    if path.suffix.lower() == ".npy":
+        return np.load(path, allow_pickle=False), {}
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         stacks = [name for name in file.files if file[name].ndim in (2, 3) and name != "affine"]
         if array not in stacks:
             raise InputError(f"array must be one of those in {path.name} ({', '.join(stacks) or 'none'}), but was "
                              f"{array!r}.")
         fields = {name: file[name] for name in ("affine", "slices") if name in file}
-        fields |= {name: json.loads(str(file[name])) for name in ("geometry", "units", "slice_mm") if name in file}
+        known = ("geometry", "units", "slice_mm", "scale")
+        fields |= {name: json.loads(str(file[name])) for name in known if name in file}
+        if array == "sinogram" and "image_unit" in file:
+            fields["image_unit"] = str(file["image_unit"])
         fields["unit"] = fields.pop("units", {}).get(array, "unknown")
         return file[array], fields
 
