@@ -155,6 +155,7 @@ def composite(sinogram, mask, *, mode: str = "product", image=None, geometry: Pa
     product is not the product of the transforms, and the total of C₊ varies from angle to angle by 5–9 % for a
     64-pixel block. "exact" gives :math:`C_+ = R[M f]` of an image f (a phantom, or a reconstruction of S) and
     :math:`C_- = S - C_+`: use it where the channels must be sinograms of something, as for consistency conditions.
+    (Where noise leaves S below half of such a C₊, the sum is S to rounding only.)
 
     Parameters
     ----------
