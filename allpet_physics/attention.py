@@ -14,6 +14,7 @@ from allpet_physics._arrays import as_positive_float, check_trailing_shape
 from allpet_physics.body_outline import as_mask, asymmetry_map, body_mask
 from allpet_physics.errors import EmptyROIWarning, InputError
 from allpet_physics.geometry import ParallelGeometry
+from allpet_physics.mask_projection import project_mask
 from allpet_physics.radon import RadonOperator
 from allpet_physics.roi_threshold import ROIComponent, ThresholdedROI, threshold_roi
 
@@ -90,7 +91,7 @@ def project_roi(mask, geometry: ParallelGeometry, *, normalisation: str = "linea
                       stacklevel=2)
     attention = np.zeros((len(mask), *geometry.sinogram_shape), np.float32)
     if filled.any():
-        p = RadonOperator(geometry, model=model)(mask[filled])
+        p = project_mask(mask[filled], geometry) if model == "strip" else RadonOperator(geometry, model)(mask[filled])
         _warn_of_cut(mask[filled], p, geometry)
         attention[filled] = _normalise(p, normalisation, scale_mm, per)
     return attention.reshape(*batch, *geometry.sinogram_shape)

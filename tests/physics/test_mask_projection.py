@@ -1,5 +1,7 @@
 """Masks projected by closed forms: against the strip projection of the raster, quadrature, and exact identities."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -73,7 +75,7 @@ def test_row_runs_give_the_strip_projection_of_any_mask(case, seed, density):
 @pytest.mark.parametrize("arc", ARCS)
 def test_full_size_blocks_and_rois_are_exact(arc):
     geometry = ParallelGeometry(512, 512, 1.3, (512, 512), 1.3, arc)
-    blocks = Blocks.concatenate([Blocks((512, 512), [p]) for p in [(0, 0, 64, 64), (448, 448, 64, 64), (200, 301, 64, 64)]])
+    blocks = Blocks((512, 512), [(0, 0, 64, 64), (448, 448, 64, 64), (200, 301, 64, 64)], offsets=[0, 1, 2, 3])
     expected = RadonOperator(geometry)(blocks.to_mask().astype(np.float64))
     found = project_blocks(blocks, geometry, dtype=np.float64)
     assert np.abs(found - expected).max() <= 1e-12 * expected.max()
@@ -139,8 +141,11 @@ def test_smooth_kernels_are_convolutions_of_the_line_integral(kernel, width):
                    for y in (shape.y_mm - 9, shape.y_mm + 9)]
         cuts = sorted({v for v in [s - reach, s, s + reach, low, high, *corners]
                        if max(low, s - reach) <= v <= min(high, s + reach)})
-        exact = sum(integrate.quad(lambda v: float(shape.line_integral(theta, v)) * weight(s - v), p, q,
-                                   epsabs=1e-11, limit=200)[0] for p, q in zip(cuts[:-1], cuts[1:], strict=True)
+
+        def integrand(v, theta=theta, s=s):
+            return float(shape.line_integral(theta, v)) * weight(s - v)
+
+        exact = sum(integrate.quad(integrand, p, q, epsabs=1e-11, limit=200)[0] for p, q in pairwise(cuts)
                     if q - p > 1e-9)
         assert found[a, b] == pytest.approx(exact, abs=1e-7 if kernel == "gaussian" else 1e-9)
 
