@@ -9,13 +9,14 @@ from importlib.metadata import entry_points
 
 import click
 
-from allpet_physics._command_line import entry, note, version_option
+from allpet_physics._command_line import INTERRUPTED, entry, note, version_option
 
 _COMMANDS = {
     "roi2sino": "allpet_physics.commands.roi2sino",
     "project": "allpet_physics.commands.project",
     "reconstruct": "allpet_physics.commands.reconstruct",
     "doctor": "allpet_physics.commands.doctor",
+    "demo": "allpet_physics.commands.demo",
 }
 
 
@@ -25,6 +26,14 @@ class _LazyGroup(click.Group):
     def list_commands(self, ctx):
         """Return our commands in the order of a day's work, then those of other packages."""
         return [*_COMMANDS, *sorted(set(_plugins()) - set(_COMMANDS))]
+
+    def invoke(self, ctx):
+        """Run the command; Ctrl-C while it is being imported ends like Ctrl-C later on."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            note("error: interrupted; nothing was written.")
+            ctx.exit(INTERRUPTED)
 
     def get_command(self, ctx, name):
         """Import one command; one that cannot be imported stays in the list and says why when called."""

@@ -102,6 +102,17 @@ def test_resampling_to_squares_keeps_the_activity_and_its_place(ratio, seed):
     np.testing.assert_allclose(found, centre, atol=0.1)  # mm, of pixels of 2 mm: each voxel's parts keep its area
 
 
+def test_a_resampled_mask_keeps_its_extent_to_a_pixel_without_bias():
+    change = []
+    for first in range(1, 20):
+        mask = np.zeros((30, 24, 1), bool)
+        mask[first:first + 5] = True
+        slices = axial_slices(Volume(mask, lps_affine((3.0, 2.0, 5.0), mask.shape), "mask"))
+        change.append(slices.data[0, 0].sum() * 2.0 - 15.0)
+    assert np.abs(change).max() <= 2.0
+    assert abs(np.mean(change)) < 0.5
+
+
 def test_oblique_slices_are_projected_as_they_are_with_a_warning():
     image = blob()
     turn = np.radians(8.0)
