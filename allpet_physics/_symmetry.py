@@ -12,6 +12,7 @@ the bins of the lower half remain to be computed.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -62,14 +63,16 @@ class Pass:
         return 2 * self.angle.shape[1]
 
 
-def plan_passes(geometry: ParallelGeometry, angles: np.ndarray) -> list[Pass]:
-    """Return the passes that cover each angle once with the fewest base angles."""
-    normals = _normals(angles)
+@lru_cache(maxsize=64)
+def plan_passes(geometry: ParallelGeometry, angle_indices: tuple[int, ...]) -> list[Pass]:
+    """Return the passes that cover each angle once with the fewest base angles; the same object for the same input."""
+    normals = _normals(geometry.angles[list(angle_indices)])
     groups = _ANY_GROUPS
     if geometry.image_shape[0] == geometry.image_shape[1]:
         groups = _SQUARE_GROUPS + groups
     plans = [_assign(normals, group) for group in groups]
-    best = min(plans, key=lambda plan: sum(len(bases) for _, bases, _ in plan))
+    # Of equals the smaller group: it leaves lanes for more slices.
+    best = min(plans, key=lambda plan: (sum(len(bases) for _, bases, _ in plan), len(plan[0][0])))
     return [_make_pass(geometry, *part) for part in best if part[1]]
 
 

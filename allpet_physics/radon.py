@@ -82,7 +82,7 @@ class RadonOperator(LinearOperator):
 
     @cached_property
     def _passes(self):
-        return plan_passes(self.geometry, self.angles)
+        return plan_passes(self.geometry, tuple(self.angle_indices.tolist()))
 
     def _apply(self, x):
         out = np.empty((len(x), *self.out_shape), x.dtype)
