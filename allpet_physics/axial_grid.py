@@ -157,7 +157,7 @@ def _parsed(word: str) -> int | slice:
 
 def _weights(n: int, side: float, pixel: float) -> np.ndarray:
     """Return the part of each new pixel that each old one covers, shape (new, old); both axes share their centre."""
-    n_new = max(1, int(np.ceil(n * side / pixel - 1e-6)))
+    n_new = max(1, int(np.ceil(n * side / pixel - 1e-4)))  # affines are rounded to float32
     old = (np.arange(n + 1) - n / 2) * side
     new = (np.arange(n_new + 1) - n_new / 2) * pixel
     overlap = np.minimum(new[1:, None], old[None, 1:]) - np.maximum(new[:-1, None], old[None, :-1])

@@ -536,6 +536,18 @@ def test_a_reference_object_by_threshold_equals_its_projection(tmp_path):
     np.testing.assert_allclose(mass_ml, record["region"]["volume_ml"], rtol=1e-5)
 
 
+@pytest.mark.skipif(not shared_data("suv_dro", "DRO_0_0").exists(), reason="shared data are not here")
+def test_a_structure_of_a_reference_object_holds_its_stated_suv(tmp_path):
+    folder = shared_data("suv_dro", "DRO_0_0")
+    result = run("roi2sino", folder / "PT", "--mask", folder / "RS", "--out", tmp_path / "o", "--slices", "roi",
+                 "--n-angles", "30", "--json", "--quiet")
+    assert result.exit_code == 0, result.output
+    region = json.loads(result.stdout)["region"]
+    found = [region["values"][name] for name in ("minimum", "median", "maximum")]
+    np.testing.assert_allclose(found, [0.2, 1.0, 4.0], atol=0.01)
+    assert region["format"] == "RTSTRUCT"
+
+
 def test_paths_in_messages_of_the_record_are_cut():
     from allpet_physics.commands._roi2sino_results import without_paths
 
