@@ -1,0 +1,64 @@
+"""What holds for the repository as a whole."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = {".py", ".md", ".toml", ".txt", ".ipynb", ".yml", ".yaml", ".json", ""}
+
+
+def tracked_files():
+    """Return the text files that git tracks, or skip where this is no clone."""
+    try:
+        listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git clone, so the tracked files are not known")
+    names = [name for name in listed.stdout.split("\0") if name]
+    return [path for name in names if (path := ROOT / name).suffix in TEXT and path.is_file()]
+
+
+def test_the_version_stands_in_pyproject_alone():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    for path in tracked_files():
+        if path.suffix == ".py":
+            text = path.read_text(encoding="utf-8")
+            assert not re.search(rf"__version__\s*=|\b[vV]ersion\s*=\s*[\"']{re.escape(version)}[\"']", text), path
+
+
+def test_the_readme_names_both_commands_and_only_files_that_exist():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "make demo" in text
+    assert "make test" in text
+    targets = re.findall(r"\]\(([^)#]+)\)", text)
+    assert targets
+    for target in targets:
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_no_path_of_a_machine_is_written_down():
+    pattern = re.compile(r"(?<![\w.])/(work|home|root|Users|tmp)/[\w.]|[A-Z]:\\\\?Users")
+    for path in tracked_files():
+        if path == Path(__file__).resolve():
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            assert not pattern.search(line), f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+
+
+def test_constraints_are_exact_and_name_no_place():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    for pin in pins:
+        assert re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][\w.]*", pin), pin
+    names = {re.split("==", pin)[0].lower().replace("_", "-") for pin in pins}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = project["dependencies"] + [r for extra in project["optional-dependencies"].values() for r in extra]
+    wanted = {re.match(r"[\w.-]+", requirement)[0].lower().replace("_", "-") for requirement in wanted}
+    assert wanted - {"allpet"} <= names
+
+
+def test_the_changelog_has_an_unreleased_section():
+    assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
