@@ -25,22 +25,20 @@ _USED, _MADE, _INDEX, _SEED, _STATE = 4, 5, 6, 8, 10
 
 #: Draws of a place that are tried before the free places are listed; both give the same distribution.
 _TRIES = 16
-#: Blocks that are placed at most, over all fresh starts of one sample, before it is packed on shelves.
+#: Blocks that are placed at most, over all fresh starts of one sample, before it is packed systematically.
 _PLACEMENTS = 256
+#: Places that the search for a packing tries at most (some ms), and rounds of sliding after a packing.
+_SEARCH_STEPS, _SWEEPS = 200_000, 8
 
 
 @njit(cache=True, nogil=True)
-def philox(state):
-    """Fill words 0-3 of `state` from its counter and key, and advance the counter."""
-    c0, c1, c2, c3 = state[_MADE], np.uint64(0), state[_INDEX], state[_INDEX + 1]
-    k0, k1 = state[_SEED], state[_SEED + 1]
+def philox(c0, c1, c2, c3, k0, k1):
+    """Return the four words of a counter of four words and a key of two; all are uint64 below 2**32."""
     for _ in range(10):
         first, second = _MULTIPLIERS[0] * c0, _MULTIPLIERS[1] * c2
         c0, c1, c2, c3 = (second >> _HALF) ^ c1 ^ k0, second & _WORD, (first >> _HALF) ^ c3 ^ k1, first & _WORD
         k0, k1 = (k0 + _WEYL[0]) & _WORD, (k1 + _WEYL[1]) & _WORD
-    state[0], state[1], state[2], state[3] = c0, c1, c2, c3
-    state[_MADE] += _ONE
-    state[_USED] = 0
+    return c0, c1, c2, c3
 
 
 @njit(cache=True, nogil=True)
@@ -56,7 +54,10 @@ def below(state, n):
     bound = np.uint64(n)
     while True:
         if state[_USED] == 4:
-            philox(state)
+            state[0], state[1], state[2], state[3] = philox(state[_MADE], np.uint64(0), state[_INDEX],
+                                                            state[_INDEX + 1], state[_SEED], state[_SEED + 1])
+            state[_USED] = 0
+            state[_MADE] += _ONE
         product = state[np.int64(state[_USED])] * bound
         state[_USED] += _ONE
         low = product & _WORD
@@ -77,7 +78,7 @@ def draw_counts(seed, indices, n_min, n_max):
 @njit(cache=True, nogil=True)
 def draw_blocks(seed, indices, offsets, rows, cols, n_min, n_max, px_min, px_max, square, grid, out):
     """Fill `out` (row, col, height, width) for each sample; return -1, or the position of one that was not packed."""
-    state, order, scratch = np.empty(_STATE, np.uint64), np.empty(n_max, np.int64), np.empty((3, n_max), np.int64)
+    state, order, scratch = np.empty(_STATE, np.uint64), np.empty(n_max, np.int64), np.empty((2, n_max), np.int64)
     for i in range(indices.size):
         _open_stream(state, seed, indices[i])
         below(state, n_max - n_min + 1)
@@ -130,12 +131,27 @@ def _place_freely(blocks, rows, cols, order, scratch, state):
             n += 1
         if n == k:
             return True
-    return _place_on_shelves(blocks, rows, cols, order, scratch, state)
+    if not (_pack_on_shelves(blocks, rows, cols, order, scratch)
+            or _pack_by_search(blocks, rows, cols, scratch[0], scratch[1])):
+        return False
+    _spread(blocks, (rows, cols), state)
+    return True
 
 
 @njit(cache=True, nogil=True)
 def _area(blocks, b):
     return np.int64(blocks[b, 2]) * blocks[b, 3]
+
+
+@njit(cache=True, nogil=True)
+def _hits(blocks, placed, n, row, col, height, width):
+    """Tell whether a block would overlap one of the first n placed ones."""
+    for m in range(n):
+        o = placed[m]
+        if (row < blocks[o, 0] + blocks[o, 2] and blocks[o, 0] < row + height
+                and col < blocks[o, 1] + blocks[o, 3] and blocks[o, 1] < col + width):
+            return True
+    return False
 
 
 @njit(cache=True, nogil=True)
@@ -146,14 +162,7 @@ def _place_one(blocks, order, n, rows, cols, by_column, state):
     n_rows, n_cols = rows - height + 1, cols - width + 1
     for _ in range(_TRIES):
         row, col = below(state, n_rows), below(state, n_cols)
-        free = True
-        for m in range(n):
-            o = order[m]
-            if (row < blocks[o, 0] + blocks[o, 2] and blocks[o, 0] < row + height
-                    and col < blocks[o, 1] + blocks[o, 3] and blocks[o, 1] < col + width):
-                free = False
-                break
-        if free:
+        if not _hits(blocks, order, n, row, col, height, width):
             blocks[b, 0], blocks[b, 1] = row, col
             return True
     for m in range(n):
@@ -196,67 +205,94 @@ def _free_place(blocks, by_column, height, width, n_rows, n_cols, wanted):
 
 
 @njit(cache=True, nogil=True)
-def _place_on_shelves(blocks, rows, cols, order, scratch, state):
-    """Pack tight samples on shelves (first fit, decreasing height), then spread the spare rows and columns at random.
+def _pack_on_shelves(blocks, rows, cols, order, used):
+    """Pack rows of blocks, first fit by decreasing height; return whether it succeeded.
 
     With a = rows // tallest and b = cols // widest, a shelf with fewer than b blocks always takes another, so up to
     a·b blocks always fit.
     """
     k = blocks.shape[0]
-    shelf_of, used, slack = scratch[0], scratch[1], scratch[2]
     for b in range(k):
         n = b
         while n > 0 and blocks[order[n - 1], 2] < blocks[b, 2]:
             order[n] = order[n - 1]
             n -= 1
         order[n] = b
-    n_shelves, spare = 0, np.int64(rows)
+    n_shelves, bottom = 0, np.int64(0)
     for n in range(k):
         b, shelf = order[n], 0
-        while shelf < n_shelves and used[shelf] + blocks[b, 3] > cols:
+        while shelf < n_shelves and used[0, shelf] + blocks[b, 3] > cols:
             shelf += 1
         if shelf == n_shelves:
-            spare -= blocks[b, 2]
-            used[shelf] = 0
+            used[0, shelf], used[1, shelf] = 0, bottom
+            bottom += blocks[b, 2]
             n_shelves += 1
-        used[shelf] += blocks[b, 3]
-        shelf_of[b] = shelf
-    if spare < 0:
-        return False
-    members = order[:k].copy()
-    shelves = np.arange(n_shelves)
-    _shuffle(shelves, state)
-    _shuffle(members, state)
-    shifts = _sorted_draws(np.empty(n_shelves, np.int64), n_shelves, spare, state)
-    top = 0
-    for s in range(n_shelves):
-        shelf, height, n = shelves[s], 0, 0
-        for b in range(k):
-            if shelf_of[b] == shelf:
-                height = max(height, blocks[b, 2])
-                n += 1
-        _sorted_draws(slack, n, cols - used[shelf], state)
-        left, n = 0, 0
-        for b in members:
-            if shelf_of[b] == shelf:
-                blocks[b, 0] = top + shifts[s] + below(state, height - blocks[b, 2] + 1)
-                blocks[b, 1] = left + slack[n]
-                left += blocks[b, 3]
-                n += 1
-        top += height
+        blocks[b, 0], blocks[b, 1] = used[1, shelf], used[0, shelf]
+        used[0, shelf] += blocks[b, 3]
+    return bottom <= rows
+
+
+@njit(cache=True, nogil=True)
+def _pack_by_search(blocks, rows, cols, placed, choice):
+    """Search the packings in which no block can move up or left; return whether one was found.
+
+    Each block of such a packing lies against the image's edge or another block, both above and to its left, so that it
+    is reached by adding block after block at a bottom edge and a right edge of those before it. The search is complete
+    unless it ends after `_SEARCH_STEPS`.
+    """
+    k, depth, steps = blocks.shape[0], 0, 0
+    free = np.ones(k, np.bool_)
+    choice[0] = 0
+    while depth < k:
+        side = depth + 1
+        found = False
+        while choice[depth] < k * side * side and not found:
+            b, edge = choice[depth] // (side * side), choice[depth] % (side * side)
+            choice[depth] += 1
+            if not free[b]:
+                continue
+            steps += 1
+            if steps > _SEARCH_STEPS:
+                return False
+            below_of, right_of = edge // side - 1, edge % side - 1
+            row = 0 if below_of < 0 else blocks[placed[below_of], 0] + blocks[placed[below_of], 2]
+            col = 0 if right_of < 0 else blocks[placed[right_of], 1] + blocks[placed[right_of], 3]
+            found = (row + blocks[b, 2] <= rows and col + blocks[b, 3] <= cols
+                     and not _hits(blocks, placed, depth, row, col, blocks[b, 2], blocks[b, 3]))
+            if found:
+                blocks[b, 0], blocks[b, 1], placed[depth], free[b] = row, col, b, False
+        if found:
+            depth += 1
+            if depth < k:
+                choice[depth] = 0
+        elif depth == 0:
+            return False
+        else:
+            depth -= 1
+            free[placed[depth]] = True
     return True
 
 
 @njit(cache=True, nogil=True)
-def _sorted_draws(values, n, largest, state):
-    for i in range(n):
-        values[i] = below(state, largest + 1)
-    values[:n].sort()
-    return values
+def _spread(blocks, extents, state):
+    """Mirror a packing at random, then slide each block to a uniform place between its neighbours, several times.
 
-
-@njit(cache=True, nogil=True)
-def _shuffle(values, state):
-    for i in range(values.size - 1, 0, -1):
-        j = below(state, i + 1)
-        values[i], values[j] = values[j], values[i]
+    A slide keeps the uniform distribution over all disjoint placements (Gibbs sampling).
+    """
+    for axis in range(2):
+        if below(state, 2) == 1:
+            for b in range(blocks.shape[0]):
+                blocks[b, axis] = extents[axis] - blocks[b, axis] - blocks[b, axis + 2]
+    for turn in range(2 * _SWEEPS):
+        axis = turn % 2
+        across = 1 - axis
+        for b in range(blocks.shape[0]):
+            first, last = np.int64(0), np.int64(extents[axis] - blocks[b, axis + 2])
+            for o in range(blocks.shape[0]):
+                if (o != b and blocks[o, across] < blocks[b, across] + blocks[b, across + 2]
+                        and blocks[b, across] < blocks[o, across] + blocks[o, across + 2]):
+                    if blocks[o, axis] < blocks[b, axis]:
+                        first = max(first, blocks[o, axis] + blocks[o, axis + 2])
+                    else:
+                        last = min(last, blocks[o, axis] - blocks[b, axis + 2])
+            blocks[b, axis] = first + below(state, last - first + 1)

@@ -153,7 +153,8 @@ def plot_mask_statistics(statistics: MaskStatistics):
                          alpha=0.45 if filled else None, linewidth=1.5, label=f"{name}, mean {size.mean:.1f} px")
     low = min(statistics.height.values[0], statistics.width.values[0])
     high = max(statistics.height.values[-1], statistics.width.values[-1])
-    size_axes.set(title="size of blocks", xlabel="px", ylabel="blocks (%)", ylim=(0, None), xlim=(low - 2.5, high + 2.5))
+    size_axes.set(title="size of blocks", xlabel="px", ylabel="blocks (%)", xlim=(low - 2.5, high + 2.5))
+    size_axes.set_ylim(bottom=0)
     size_axes.xaxis.get_major_locator().set_params(integer=True)
     size_axes.legend(loc="lower right", framealpha=0.95)
     return figure

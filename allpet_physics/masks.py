@@ -138,9 +138,10 @@ class DynamicMultiMask:
 
     ``"free"``
         One after the other, the largest first, each uniformly over all places that the former leave free. When some
-        block finds none, all are placed afresh, with the same sizes; when fresh starts do not help, the blocks are
-        packed on shelves and the spare rows and columns spread at random. A sample that cannot be packed even so
-        raises: never fewer blocks, never other sizes. `always_packs` tells when this cannot happen:
+        block finds none, all are placed afresh, with the same sizes. When fresh starts do not help, the blocks are
+        packed systematically, on shelves or else by a search that is complete for few blocks, and slid apart at
+        random. A sample that cannot be packed even so raises: never fewer blocks, never other sizes. `always_packs`
+        tells when this cannot happen:
 
         .. math:: K_{\max} \le \lfloor n/b \rfloor \lfloor m/b \rfloor \tag{B2}
 
