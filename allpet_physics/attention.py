@@ -14,7 +14,7 @@ from allpet_physics._arrays import as_positive_float, check_trailing_shape
 from allpet_physics.body_outline import as_mask, asymmetry_map, body_mask
 from allpet_physics.errors import EmptyROIWarning, InputError
 from allpet_physics.geometry import ParallelGeometry
-from allpet_physics.mask_projection import project_mask
+from allpet_physics.mask_projection import normalise_mask, project_mask
 from allpet_physics.radon import RadonOperator
 from allpet_physics.roi_threshold import ROIComponent, ThresholdedROI, threshold_roi
 
@@ -93,22 +93,20 @@ def project_roi(mask, geometry: ParallelGeometry, *, normalisation: str = "linea
     if filled.any():
         p = project_mask(mask[filled], geometry) if model == "strip" else RadonOperator(geometry, model)(mask[filled])
         _warn_of_cut(mask[filled], p, geometry)
-        attention[filled] = _normalise(p, normalisation, scale_mm, per)
+        attention[filled] = normalise_paths(p, normalisation, scale_mm, per)
     return attention.reshape(*batch, *geometry.sinogram_shape)
 
 
-def _normalise(p, normalisation, scale_mm, per):
+def normalise_paths(p, normalisation, scale_mm=None, per="slice"):
+    """Return path lengths as `project_roi` normalises them: by `normalise_mask`, with the mean path as default L."""
     if normalisation in ("none", "exact"):
         return p
-    axes = (1, 2) if per == "slice" else None
-    if normalisation == "linear":
-        scale = p.max(axis=axes, keepdims=True)
-    elif scale_mm is None:
-        scale = p.sum(axis=axes, keepdims=True) / np.maximum(np.count_nonzero(p, axis=axes, keepdims=True), 1)
-    else:
-        scale = np.full((1, 1, 1), scale_mm, p.dtype)
-    # A region outside every bin has a scale of zero and stays zero.
-    return np.minimum(np.divide(p, scale, out=np.zeros_like(p), where=scale > 0), 1)
+    if normalisation == "linear" or scale_mm is not None:
+        return normalise_mask(p, normalisation, scale_mm=scale_mm, per=per)
+    axes = (-2, -1) if per == "slice" else None
+    touched = np.maximum(np.count_nonzero(p, axis=axes, keepdims=True), 1)
+    mean = p.sum(axis=axes, keepdims=True, dtype=np.float64) / touched
+    return np.minimum(p / np.where(mean > 0, mean, 1), 1).astype(p.dtype)
 
 
 def _warn_of_cut(mask, p, geometry):

@@ -108,8 +108,8 @@ def project_mask(mask, geometry: ParallelGeometry, *, dtype=np.float32, out: np.
     return out
 
 
-def normalise_mask(mask, method: str = "linear", *, scale_mm: float | None = None) -> np.ndarray:
-    r"""Bring projected masks to [0, 1], each sinogram by itself.
+def normalise_mask(mask, method: str = "linear", *, scale_mm: float | None = None, per: str = "slice") -> np.ndarray:
+    r"""Bring projected masks to [0, 1].
 
     .. math::
         \hat M = M / \max_{s,\theta} M \quad \text{("linear", M4)}, \qquad
@@ -126,6 +126,8 @@ def normalise_mask(mask, method: str = "linear", *, scale_mm: float | None = Non
     method : {"linear", "clip"}
     scale_mm : float, optional
         L in the unit of `mask` (mm); for "clip" alone.
+    per : {"slice", "stack"}
+        Whether the maximum is taken for each sinogram or over all leading axes together.
 
     Returns
     -------
@@ -141,7 +143,10 @@ def normalise_mask(mask, method: str = "linear", *, scale_mm: float | None = Non
     mask = as_float_array("mask", mask, nonnegative=True)
     if mask.ndim < 2:
         raise InputError(f"mask must have shape (..., angle, bin), but its shape was {mask.shape}.")
-    scale = scale_of(mask.max(axis=(-2, -1), keepdims=True, initial=0)).astype(mask.dtype)
+    if per not in ("slice", "stack"):
+        raise InputError(f'per must be "slice" or "stack", but was {per!r}.')
+    axes = (-2, -1) if per == "slice" else None
+    scale = scale_of(mask.max(axis=axes, keepdims=True, initial=0)).astype(mask.dtype)
     out = mask / np.where(scale > 0, scale, 1)
     return np.minimum(out, 1, out=out) if method == "clip" else out
 

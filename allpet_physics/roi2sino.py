@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from allpet_physics._arrays import as_float_array
-from allpet_physics.attention import _normalise, project_roi
+from allpet_physics.attention import normalise_paths, project_roi
 from allpet_physics.axial_grid import axial_slices, geometry_for, slice_indices
 from allpet_physics.body_outline import as_mask
 from allpet_physics.errors import EmptyROIWarning, GeometryError, InputError
@@ -146,8 +146,9 @@ def roi2sino(image: "Volume", mask: "np.ndarray | Volume | ROI | ThresholdedROI"
     if not any(counts):
         warnings.warn("the region of interest holds no voxel in the chosen slices: its sinogram is zero everywhere.",
                       EmptyROIWarning, stacklevel=2)
-    return ROISinogram(sinogram, _normalise(sinogram, normalisation, scale_mm, per), geometry, tuple(chosen), counts,
-                       region, grid.affine, grid.slice_mm, normalisation, activity, whole, tuple(notes))
+    attention = normalise_paths(sinogram, normalisation, scale_mm, per)
+    return ROISinogram(sinogram, attention, geometry, tuple(chosen), counts, region, grid.affine, grid.slice_mm,
+                       normalisation, activity, whole, tuple(notes))
 
 
 def threshold_volume(image: "Volume", method: str = "relative", *, body: np.ndarray | None = None,

@@ -29,7 +29,7 @@ def command(ctx, out, trues, seed, overwrite, as_json, quiet):
     Written to --out:
       demo.png   truth, FBP, OSEM with regions; counts, attention, both together
       demo.json  counts, uptake in the lesions, seconds of every stage
-    """  # noqa: D301 - click takes the backspace as a mark
+    """
     from allpet_physics._files import refuse_existing, refuse_unwritable, staged
 
     names = [_PICTURE, _RECORD]

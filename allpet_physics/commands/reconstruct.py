@@ -135,10 +135,10 @@ def _em(stack, settings, method, progress):
     def updates():
         for part in parts:
             model = AcquisitionModel(operator, **{name: None if f is None else f[part] for name, f in factors.items()})
-            latest = None
-            for _, _, latest in osem_iterates(model, stack.data[part], settings["iterations"], n_subsets):  # noqa: B007
+            images.append(None)
+            for _, _, latest in osem_iterates(model, stack.data[part], settings["iterations"], n_subsets):
+                images[-1] = latest
                 yield
-            images.append(latest)
 
     total = len(parts) * settings["iterations"] * n_subsets
     for _ in progress(updates(), method.upper(), total=total, unit="update"):

@@ -67,7 +67,7 @@ def command(ctx, image, out, slices, model, normalisation, per, scale_mm, with_a
 
     The record holds no patient name or id; of every path it keeps the last part alone. A region without a voxel is an
     empty result: the record says so, no sinogram is written, and the exit code is 5.
-    """  # noqa: D301 - click takes the backspace as a mark
+    """
     region_choice, image_choice, geometry_choice = pick_region(options), pick_image(options), pick_geometry(options)
     folder, names = _plan(out, file_format, with_activity, preview)
     everything = [*names["files"], names["record"]]

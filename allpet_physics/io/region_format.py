@@ -56,7 +56,7 @@ def open_region(path: str | PathLike):
 
 def _is_cut_short(dataset: pydicom.Dataset) -> bool:
     """Tell whether an element holds less than its header states; pydicom itself passes this over in silence."""
-    for tag in dataset.keys():  # noqa: SIM118 - iterating over the data set itself would decode every element
+    for tag in list(dataset.keys()):  # iterating over the data set itself would decode every element
         element = dataset.get_item(tag)
         if isinstance(element, pydicom.dataelem.RawDataElement):
             if element.length != 0xFFFFFFFF and len(element.value or b"") < element.length:
