@@ -420,6 +420,29 @@ def test_crowded_places_are_uniform_too():
     assert uniform_p(last, 0, 15) > RATE
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 9), st.integers(1, 9))
+def test_the_list_of_free_places_is_complete(seed, height, width):
+    from allpet_physics._block_sampling import _free_place
+
+    placed = DynamicMultiMask((14, 17), (1, 7), (1, 5), seed=seed, square=False).draw(0)
+    mask = placed.to_mask()
+    free = [(r, c) for r, c in product(range(15 - height), range(18 - width))
+            if not mask[r:r + height, c:c + width].any()]
+    by_column = np.argsort(placed.col, kind="stable")
+    n = (15 - height, 18 - width)
+    assert _free_place(placed.parameters, by_column, height, width, *n, -1)[0] == len(free)
+    assert [_free_place(placed.parameters, by_column, height, width, *n, i)[1:] for i in range(len(free))] == free
+
+
+def test_every_bit_of_seed_and_index_counts():
+    def drawn(seed, index):
+        return DynamicMultiMask((512, 512), 6, seed=seed).draw(index).parameters.tobytes()
+
+    assert len({drawn(0, 0)} | {drawn(1 << bit, 0) for bit in range(64)} | {drawn(0, 1 << bit) for bit in range(63)}
+               ) == 128
+
+
 def test_threads_draw_the_same_samples():
     sampler = DynamicMultiMask((128, 128), (1, 20), (4, 20), seed=1)
     whole = sampler.draw(range(4000))
