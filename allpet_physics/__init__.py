@@ -7,6 +7,7 @@ from importlib import import_module as _import_module
 
 from allpet_physics.acquisition import AcquisitionModel, angle_subsets
 from allpet_physics.attention import asymmetry_map, body_mask, edit_roi, project_roi, threshold_roi
+from allpet_physics.consistency import pn_residual
 from allpet_physics.counts import poisson_counts, scale_to_counts, thin
 from allpet_physics.emission import mlem, mlem_iterates, osem, osem_iterates
 from allpet_physics.errors import EmptyROIWarning, GeometryError, InputError, MetadataError
@@ -15,13 +16,20 @@ from allpet_physics.errors import EmptyROIWarning, GeometryError, InputError, Me
 # sets itself as an attribute of its package only the first time it is imported.
 from allpet_physics.fbp import fbp
 from allpet_physics.geometry import ParallelGeometry, scanner_presets
+from allpet_physics.mask_projection import composite, composite_blocks, normalise_mask, project_blocks, project_mask
+from allpet_physics.mask_statistics import mask_statistics, plot_mask_statistics
+from allpet_physics.masks import BlockCatalogue, Blocks, DynamicMultiMask, block_catalogue
 from allpet_physics.operators import LinearOperator, adjoint_error, assert_adjoint, stack
 from allpet_physics.radon import RadonOperator
+from allpet_physics.roi2sino import roi2sino
 
 _SUBMODULES = ("conventions", "io", "simulation")
 
 __all__ = [
     "AcquisitionModel",
+    "BlockCatalogue",
+    "Blocks",
+    "DynamicMultiMask",
     "EmptyROIWarning",
     "GeometryError",
     "InputError",
@@ -33,17 +41,27 @@ __all__ = [
     "angle_subsets",
     "assert_adjoint",
     "asymmetry_map",
+    "block_catalogue",
     "body_mask",
+    "composite",
+    "composite_blocks",
     "conventions",
     "edit_roi",
     "fbp",
     "io",
+    "mask_statistics",
     "mlem",
     "mlem_iterates",
+    "normalise_mask",
     "osem",
     "osem_iterates",
+    "plot_mask_statistics",
+    "pn_residual",
     "poisson_counts",
+    "project_blocks",
+    "project_mask",
     "project_roi",
+    "roi2sino",
     "scale_to_counts",
     "scanner_presets",
     "simulation",
