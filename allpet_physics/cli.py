@@ -15,6 +15,7 @@ _COMMANDS = {
     "roi2sino": "allpet_physics.commands.roi2sino",
     "project": "allpet_physics.commands.project",
     "reconstruct": "allpet_physics.commands.reconstruct",
+    "masks": "allpet_physics.commands.masks",
     "doctor": "allpet_physics.commands.doctor",
     "demo": "allpet_physics.commands.demo",
 }

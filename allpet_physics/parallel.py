@@ -1,6 +1,7 @@
 """Independent tasks in this process, in several, or on a dask cluster: one function, results as they come."""
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -132,7 +133,8 @@ def _on_cluster(task, arguments, address):
     except OSError as error:
         raise ConnectionError(f"no dask scheduler answers at {address} ({' '.join(str(error).split())}); start one "
                               "with: dask scheduler") from None
-    with client:
+    # A lost connection is raised below, in one sentence; dask would log its traceback besides.
+    with _level(logging.getLogger("distributed.client"), logging.CRITICAL), client:
         try:
             client.wait_for_workers(1, timeout=_PATIENCE_S)
         except TimeoutError:
@@ -149,6 +151,16 @@ def _on_cluster(task, arguments, address):
             raise ConnectionError(f"the dask scheduler at {address} went away") from None
         finally:
             client.cancel(futures)
+
+
+@contextlib.contextmanager
+def _level(logger: logging.Logger, level: int):
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 class _ClusterTask:

@@ -7,6 +7,8 @@ import click
 from allpet_physics import _command_line as line
 from allpet_physics.commands._options import arc_radians
 
+#: Samples in the plot of --statistics: the whole catalogue of the paper, and no more memory for longer datasets.
+_PLOTTED = 250_000
 _DMM_OPTIONS = ("samples", "blocks", "block_px", "placement", "seed")
 
 
@@ -51,6 +53,8 @@ allpet masks --catalogue --block 64 --size 512 --sinograms --workers 2 --out rma
               help="Of the sinograms [default: strip].")
 @click.option("--normalisation", type=click.Choice(["linear", "clip", "none"]),
               help="Of the sinograms [default: linear].")
+@click.option("--statistics", type=click.Path(path_type=Path), metavar="PNG",
+              help="Plot the number, size, place and coverage of the blocks (of 250,000 samples at most).")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Local processes.")
 @click.option("--scheduler", metavar="ADDRESS", help="Use the workers of a dask cluster, which share the file system.")
 @click.option("--resume", is_flag=True, help="Go on with a store that was begun; repair what is damaged.")
@@ -59,12 +63,13 @@ allpet masks --catalogue --block 64 --size 512 --sinograms --workers 2 --out rma
 @line.json_option
 @line.quiet_option
 @click.pass_context
-def command(ctx, out, workers, scheduler, resume, dry_run, overwrite, as_json, quiet, **options):
+def command(ctx, out, statistics, workers, scheduler, resume, dry_run, overwrite, as_json, quiet, **options):
     """Write masks to a sharded zarr store: blocks as row, col, height and width in px, and sinograms on request.
 
     A run that is stopped, or killed, goes on with --resume. The store is the same, byte for byte, for any number of
     workers. manifest.sha256 lists its checksums.
     """
+    from allpet_physics._files import refuse_existing, refuse_unwritable
     from allpet_physics.io import store
     from allpet_physics.mask_dataset import KIND, expected_bytes, make_masks, mask_arrays, mask_parameters
 
@@ -72,6 +77,11 @@ def command(ctx, out, workers, scheduler, resume, dry_run, overwrite, as_json, q
         raise click.UsageError("--resume keeps what is there and --overwrite deletes it; give one of them.")
     if scheduler is not None and ctx.get_parameter_source("workers") is click.core.ParameterSource.COMMANDLINE:
         raise click.UsageError("--workers is for local processes; a --scheduler has its own.")
+    if statistics is not None:
+        if statistics.suffix.lower() != ".png":
+            raise click.UsageError(f"--statistics must be a name ending in .png, but was {statistics.name!r}.")
+        refuse_existing(statistics.parent, [statistics.name], overwrite or resume)
+        refuse_unwritable(statistics.parent)
     sampler, n_samples, parameters = _describe(options, mask_parameters)
     progress = line.Progress(quiet)
     report = {"allpet": "masks", "store": str(out), "samples": n_samples, "parameters": parameters}
@@ -91,9 +101,29 @@ def command(ctx, out, workers, scheduler, resume, dry_run, overwrite, as_json, q
         line.Command._fail(ctx, "Interrupted", f"interrupted; {done['shards_done']} of {done['shards']} shards are "
                            "done and kept; go on with --resume.", line.INTERRUPTED)
     report |= {"result": "done", "bytes": store.describe(out)["bytes"], "arrays": card["arrays"]}
+    if statistics is not None:
+        progress.stage("plotting")
+        report["statistics"] = _plot(sampler, n_samples, statistics)
     lines = [f"masks    {what}, {_size(report['bytes'])} in {report['shards']} shards"
              + (f" ({report['kept']} were there already)" if report["kept"] else ""), f"written  {out}"]
+    if statistics is not None:
+        lines.append(f"plotted  {statistics}")
     line.finish(report, lines, as_json)
+
+
+def _plot(sampler, n_samples: int, file: Path) -> dict:
+    """Plot the statistics of what was written; return them for the report."""
+    import numpy as np
+
+    from allpet_physics._files import staged
+    from allpet_physics.mask_statistics import mask_statistics, plot_mask_statistics
+    from allpet_physics.masks import BlockCatalogue
+
+    chosen = np.unique(np.linspace(0, n_samples - 1, min(n_samples, _PLOTTED), dtype=np.int64))
+    found = mask_statistics(sampler[chosen] if isinstance(sampler, BlockCatalogue) else sampler.draw(chosen))
+    with staged(file.parent, [file.name], overwrite=True) as folder:
+        plot_mask_statistics(found).savefig(folder / file.name)
+    return found.to_dict()
 
 
 def _describe(options: dict, mask_parameters):

@@ -71,7 +71,7 @@ def fill(path, make: Callable[[dict, np.ndarray], Mapping[str, np.ndarray]], *, 
         tasks = run_tasks(functools.partial(complete_shard, path, make), range(total), workers=workers,
                           scheduler=scheduler)
         with contextlib.closing(tasks):
-            for made in progress(tasks, "shards", total=total, unit="shard"):
+            for made in progress(tasks, "writing shards", total=total, unit="shard"):
                 report["made" if made else "kept"] += 1
         _finish(path, card)
     return report

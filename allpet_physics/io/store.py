@@ -152,7 +152,7 @@ def verify(path, *, progress: Callable | None = None) -> list[dict]:
 
     for file in layout_files(card):
         check(file, None, None)
-    for shard in progress(range(n_shards(card)), "shards", total=n_shards(card), unit="shard"):
+    for shard in progress(range(n_shards(card)), "checking shards", total=n_shards(card), unit="shard"):
         for array, file in zip(card["arrays"], shard_files(card, shard), strict=True):
             check(file, shard, array)
     return found

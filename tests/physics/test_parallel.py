@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import warnings
 
 import pytest
 
@@ -46,12 +45,8 @@ def _importable_tasks():
 @pytest.fixture(scope="module")
 def cluster():
     distributed = pytest.importorskip("distributed")
-    with warnings.catch_warnings():
-        # Its own deprecations at start-up are none of ours; everything while our code runs is an error.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        made = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1",
-                                        dashboard_address=None)
-    with made:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1",
+                                  dashboard_address=None) as made:
         yield made
 
 
