@@ -46,7 +46,7 @@ $(TEST_STAMP): pyproject.toml constraints.txt | $(MADE)
 
 # The first interpreter that really runs and is new enough; a name on the PATH may be a shim for nothing.
 $(MADE):
-	@for python in $(PYTHON) python3.11 python3.12 python3.13 python3 python; do \
+	@for python in $(or $(PYTHON),python3.11 python3.12 python3.13 python3 python); do \
 	  if "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then \
 	    echo "making $(VENV) with $$("$$python" --version)"; \
 	    "$$python" -m venv "$(VENV)" && touch $@ && exit 0; \
@@ -54,7 +54,7 @@ $(MADE):
 	      "apt install python3-venv), or name another one: make PYTHON=/path/to/python3.12" >&2; exit 1; \
 	  fi; \
 	done; \
-	echo "error: no Python 3.11, 3.12 or 3.13 was found; install one (https://www.python.org/downloads/)," \
+	echo "error: no Python 3.11, 3.12 or 3.13 was found$(if $(PYTHON), as $(PYTHON)); install one (https://www.python.org/downloads/)," \
 	  "or name it: make PYTHON=/path/to/python3.12" >&2; exit 1
 
 clean:
