@@ -1,0 +1,151 @@
+"""Every benchmark runs at a small size, and its report says what was measured."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+HERE = Path(__file__).resolve().parents[1] / "benchmarks"
+SCRIPTS = sorted(path.stem for path in HERE.glob("bench_*.py"))
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    """Return a function that loads a benchmark's module; the benchmarks find each other as when run alone."""
+    before = list(sys.path)
+    sys.path.insert(0, str(HERE))
+
+    def load(name):
+        if name.startswith("_"):
+            return importlib.import_module(name)
+        spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    yield load
+    sys.path[:] = before
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_runs_and_reports(name, benchmark, tmp_path, capsys, monkeypatch):
+    if name == "bench_fbp":
+        pytest.importorskip("skimage")
+    astra = pytest.importorskip("astra")
+    assert astra.__version__
+    monkeypatch.setattr(benchmark("_measure"), "_BURST_S", 0.0)  # one call a round
+    target = tmp_path / "out" / "figures.json"
+    more = ["--batch", "4"] if name in ("bench_multimask", "bench_batch") else []
+    if name == "bench_growth":
+        more = ["--png", str(tmp_path / "growth.png")]
+    benchmark(name).main(["--size", "32", "--repeats", "1", "--json", str(target), *more])
+    record = json.loads(target.read_text())
+    assert record["script"] == name
+    assert record["machine"]["threads"] >= 1
+    assert record["memory"]["fill"] > 0
+    assert record["title"] in capsys.readouterr().out
+    for row in record["rows"]:
+        for timing in (row["ours"], *row["others"].values(), *row["also"].values()):
+            assert 0 < timing["fastest"] <= timing["median"] <= timing["slowest"]
+        assert row["met"] is None, "claims are stated for 512 px"
+        assert row["figure"] > 0
+    if name == "bench_growth":
+        assert (tmp_path / "growth.png").stat().st_size > 10_000
+        assert len(record["panels"]) == 4
+    else:
+        assert record["rows"]
+
+
+def test_a_missing_peer_is_left_out_with_a_reason(benchmark, capsys, monkeypatch):
+    monkeypatch.setattr(benchmark("_measure"), "_BURST_S", 0.0)
+    monkeypatch.setitem(sys.modules, "astra", None)
+    record = benchmark("bench_joseph").main(["--size", "32", "--repeats", "1", "--libparallelproj", "/nowhere/lib.so"])
+    assert [row["figure"] for row in record["rows"]] == [None, None]
+    shown = capsys.readouterr().out
+    assert 'pip install "allpet[astra]"' in shown
+    assert "/nowhere/lib.so" in shown
+    assert shown.count("no peer to compare with") == 2
+
+
+@pytest.mark.parametrize(("model", "kernel"), [("strip", "strip"), ("joseph", "linear")])
+def test_the_peer_computes_the_same(model, kernel, benchmark):
+    """A ratio means something only if both sides project the same image onto the same rays, call after call."""
+    astra = pytest.importorskip("astra")
+    from allpet_physics import RadonOperator
+
+    measure, projection, peers = (benchmark(name) for name in ("_measure", "_projection", "_peers"))
+    geometry = measure.standard_geometry(48)
+    image = projection.smooth_image(48)
+    operator = RadonOperator(geometry, model)
+    sinogram = operator(image)
+    calls = peers.AstraCalls(astra, geometry, kernel, image, sinogram)
+    for _ in range(2):
+        assert measure.difference(sinogram, calls.forward()) < 1e-3
+        assert measure.difference(operator.T(sinogram), calls.back()) < 1e-3
+    assert measure.difference(calls.fbp()[image > 0], image[image > 0]) < 0.15
+
+
+def test_plain_osem_is_the_same_algorithm(benchmark):
+    from allpet_physics import AcquisitionModel, RadonOperator, osem
+
+    bench, measure, projection = (benchmark(name) for name in ("bench_osem", "_measure", "_projection"))
+    operator = RadonOperator(measure.standard_geometry(32))
+    counts = np.random.default_rng(0).poisson(operator(projection.smooth_image(32))).astype(np.float32)
+    ours = osem(AcquisitionModel(operator), counts, bench.ITERATIONS, bench.SUBSETS)
+    assert measure.difference(bench.plain_osem(operator, counts), ours) < 1e-4
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_regions_cover_one_percent(seed, benchmark):
+    region = benchmark("bench_roi").region(256, seed)
+    assert region.mean() == pytest.approx(0.01, rel=0.01)
+    assert not region[[0, -1]].any()
+    assert not region[:, [0, -1]].any()
+
+
+def test_contenders_take_turns_and_divide_by_items(benchmark):
+    measure, order = benchmark("_measure"), []
+    slow = {name: lambda name=name: (order.append(name), measure.time.sleep(0.31)) for name in "ab"}
+    timings, results = measure.interleave({**slow, "absent": None}, 2, {"a": 31})
+    assert order == ["a", "b", "a", "b", "b", "a"]
+    assert set(results) == {"a", "b"}
+    assert timings["a"].calls == 2
+    assert 0.009 < timings["a"].fastest < timings["b"].fastest / 10
+
+
+def test_verdicts_and_pages(benchmark, tmp_path):
+    measure, run_all = benchmark("_measure"), benchmark("run_all")
+    fast, slow = measure.Timing(0.001, 0.001, 0.002, 3), measure.Timing(1.0, 0.9, 1.1, 3)
+    rows = [measure.faster_than("one", fast, {"x": slow}, 900, size=512),
+            measure.faster_than("two", fast, {"x": slow}, 1100, size=512),
+            measure.faster_than("no peer", fast, {}, 8, size=512),
+            measure.within("floor", slow, {"fill": fast}, 3, size=512),
+            measure.no_longer_than("limit", fast, 60, size=512),
+            measure.faster_than("other size", fast, {"x": slow}, 900, size=64)]
+    assert [row["met"] for row in rows] == [True, False, None, False, True, None]
+    record = {"script": "bench_x", "title": "X", "repeats": 1, "machine": measure.machine(), "others": 0.5,
+              "memory": {"fill": 30.0}, "rows": rows, "remarks": ["A remark."]}
+    readme = tmp_path / "README.md"
+    readme.write_text(f"above\n{run_all.BEGIN}\nold\n{run_all.END}\nbelow\n")
+    run_all.write([record], tmp_path, tmp_path / "absent.png")
+    text = readme.read_text()
+    assert text.startswith("above\n")
+    assert text.endswith("below\n")
+    assert "old" not in text
+    assert "| one | 1 ms | x, 1 s | 1,000 × | ≥ 900 × | met |" in text
+    assert text.count("**not met**") == 2
+    page = (tmp_path / "docs" / "benchmarks.md").read_text()
+    assert "quiet machine" in page
+    assert "A remark." in page
+    assert "absent.png" not in page
+
+
+def test_a_script_runs_alone(tmp_path):
+    done = subprocess.run([sys.executable, str(HERE / "bench_block.py"), "--size", "8"], cwd=tmp_path,
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "must be at least 16" in done.stderr
