@@ -11,7 +11,7 @@ TEST_STAMP = $(VENV)/.installed-for-tests
 SOURCES = $(shell find allpet_physics -name '*.py')
 export PIP_PROGRESS_BAR = off
 
-.PHONY: help demo test lint notebooks clean
+.PHONY: help demo test lint notebooks bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make test       ruff and pytest, with every optional package"
 	@echo "make lint       ruff alone"
 	@echo "make notebooks  run the notebooks"
+	@echo "make bench      speed against other projectors, into docs/benchmarks.md (some minutes, on a quiet machine)"
 	@echo "make clean      remove .venv, demo_output and caches"
 
 # Where the tests' environment exists it runs the source tree itself, so the demo needs no installation of its own.
@@ -33,6 +34,10 @@ lint: $(TEST_STAMP)
 
 notebooks: $(TEST_STAMP)
 	@$(BIN)/python -m pytest tests/test_notebooks.py
+
+# LIBPARALLELPROJ=/path/to/libparallelproj.so measures that library too.
+bench: $(TEST_STAMP)
+	@$(BIN)/python benchmarks/run_all.py $(if $(LIBPARALLELPROJ),--libparallelproj "$(LIBPARALLELPROJ)")
 
 $(USER_STAMP): $(SOURCES) pyproject.toml constraints.txt | $(MADE)
 	@echo "installing allpet into $(VENV) (some minutes the first time) ..."
