@@ -15,9 +15,10 @@ from allpet_physics.errors import InputError
 
 #: When the uptake table holds, in minutes after injection.
 REFERENCE_MIN = 60.0
-#: Frame quadrature: nodes of a panel, and the longest panel in minutes while the bolus (shortest time 1/4.134 min)
-#: passes and after, when curves vary over tens of minutes. Panels also break where the bolus arrives, a kink.
-_NODES, _EARLY_PANEL_MIN, _LATE_PANEL_MIN, _BOLUS_OVER_MIN = 16, 2.0, 15.0, 20.0
+#: Frame quadrature: the longest panel in minutes while the bolus (shortest time 1/4.134 min) passes and after, when
+#: curves vary over tens of minutes; the nodes of a panel. Panels also break where the bolus arrives, a kink.
+_EARLY_PANEL_MIN, _LATE_PANEL_MIN, _BOLUS_OVER_MIN = 2.0, 15.0, 20.0
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
 
 
 @dataclass(frozen=True)
@@ -246,8 +247,7 @@ def _frame_nodes(start: float, end: float) -> tuple[np.ndarray, np.ndarray]:
         edges += np.linspace(a, b, int(np.ceil((b - a) / panel)) + 1)[1:].tolist()
     edges = np.array(edges)
     half, centre = np.diff(edges)[:, np.newaxis] / 2, (edges[:-1] + edges[1:])[:, np.newaxis] / 2
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-    return (centre + half * nodes).ravel(), (half * weights).ravel() / (end - start)
+    return (centre + half * _NODES).ravel(), (half * _WEIGHTS).ravel() / (end - start)
 
 
 def _exponential_convolved(u: np.ndarray, exponent: float, rate: float) -> np.ndarray:

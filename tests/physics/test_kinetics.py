@@ -67,11 +67,12 @@ def test_the_closed_form_solves_the_differential_equations(K1, k2, k3, k4, Vb):
     (0.1, 0.1191, 0.0, 0.0),
     (0.1, 4.134, 0.0, 0.3),  # the exponent of the ramp
     (0.1, 4.134 + 1e-9, 0.0, 0.0), (0.1, 4.134 - 1e-5, 0.0, 0.0), (0.1, 4.1, 0.034, 0.0),
+    (0.1, 9.0, 0.5, 0.1),  # faster than the bolus
     (0.1, 0.2, 0.0, 0.2),  # both tissue exponents are equal
     (0.1, 0.2, 1e-14, 0.2), (0.1, 0.2, 1e-7, 0.2 + 1e-9),
     (0.1, 0.0, 0.0, 0.0), (0.1, 0.0, 0.1, 0.05), (0.1, 0.0, 0.0, 0.1),
 ], ids=str)
-def test_equal_exponents_are_no_special_case(rates):
+def test_equal_and_fast_exponents_are_no_special_case(rates):
     assert_solves(TwoTissue(*rates, 0.03))
 
 
