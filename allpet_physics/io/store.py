@@ -76,7 +76,7 @@ def create(path, arrays: Mapping[str, tuple], n_samples: int, parameters: Mappin
         to resume, its card differs: the message names the settings.
     """
     _shards.zarr_package()
-    path = Path(path).absolute()
+    path = Path(path).resolve()  # where a link to a folder is given, the folder is meant
     card = make_card(kind, arrays, n_samples, samples_per_shard, parameters)
     if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
         was = read_card(path)

@@ -8,7 +8,9 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 
+from allpet_physics.cli import cli
 from allpet_physics.errors import InputError
 from allpet_physics.io import store
 from allpet_physics.mask_dataset import make_masks, mask_arrays, mask_parameters
@@ -142,6 +144,14 @@ def test_a_cluster_fills_a_store_with_the_same_bytes(tmp_path, cluster):
     assert contents(tmp_path / "cluster") == contents(tmp_path / "local")
     again = store.fill(tmp_path / "cluster", make_masks, scheduler=cluster.scheduler_address)
     assert again == {"shards": 8, "made": 0, "kept": 8}
+
+
+def test_the_command_fills_a_store_on_a_cluster(tmp_path, cluster):
+    for name, how in (("local", []), ("cluster", ["--scheduler", cluster.scheduler_address])):
+        result = CliRunner().invoke(cli, ["masks", "--out", str(tmp_path / name), "--catalogue", "--size", "64",
+                                          "--sinograms", "--block", "20", "--stride", "2", *how])
+        assert result.exit_code == 0, result.output
+    assert contents(tmp_path / "cluster") == contents(tmp_path / "local")
 
 
 @pytest.mark.parametrize("where", ["cluster", "processes"])
