@@ -120,11 +120,13 @@ class Tube:
 
     def box(self, z_low: float, z_high: float):
         """Return (x low, x high, y low, y high) of what lies between two heights, or None."""
-        near = (self.points[:, 2] + self.radius > z_low - 10) & (self.points[:, 2] - self.radius < z_high + 10)
+        z, r = self.points[:, 2], np.maximum(self.radius[:-1], self.radius[1:])
+        near = (np.maximum(z[:-1], z[1:]) + r > z_low) & (np.minimum(z[:-1], z[1:]) - r < z_high)
         if not near.any():
             return None
-        p, r = self.points[near], self.radius[near]
-        return ((p[:, 0] - r).min() - 6, (p[:, 0] + r).max() + 6, (p[:, 1] - r).min() - 6, (p[:, 1] + r).max() + 6)
+        ends = np.r_[near, False] | np.r_[False, near]
+        p, r = self.points[ends], self.radius[ends]
+        return ((p[:, 0] - r).min(), (p[:, 0] + r).max(), (p[:, 1] - r).min(), (p[:, 1] + r).max())
 
     def level(self, x, y, z) -> np.ndarray:
         """Return the distance to the tube's middle over its radius: below 1 is inside."""

@@ -47,7 +47,7 @@ SIZES: dict[str, dict[str, Size]] = {
         "chest_width_mm": Size(345, 310, 24, 260, 430),
         "chest_depth_mm": Size(228, 205, 20, 160, 300),
         "fat_mm": Size(16, 20, 8, 4, 52),
-        "muscle_mm": Size(14, 10, 3, 5, 24),
+        "muscle_mm": Size(10, 7, 2.5, 4, 20),
         "heart_length_mm": Size(128, 116, 10, 95, 160),
         "lv_length_mm": Size(92, 84, 6, 70, 112),
         "lv_diameter_mm": Size(50, 45, 4, 36, 62, _LANG),
