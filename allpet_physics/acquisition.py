@@ -111,32 +111,18 @@ class AcquisitionModel:
             -inf where an impossible bin has counts.
         """
         counts = self.checked_counts(counts)
-        mean = self.expected(x)
-        counted, possible = counts > 0, mean > SMALLEST_MEAN[mean.dtype]
-        log_mean = np.zeros(mean.shape)
-        np.log(mean, out=log_mean, where=possible)
-        terms = np.multiply(counts, log_mean, dtype=np.float64)
-        terms -= mean
-        if not possible.all():
-            terms[counted & ~possible] = -np.inf
-        if constant:
-            from scipy.special import gammaln
-
-            terms -= gammaln(counts.astype(np.float64) + 1)
-        value = terms.sum(axis=self._bin_axes)
-        return float(value) if value.ndim == 0 else value
+        return self._value(counts, self.expected(x), constant)
 
     def gradient(self, x, counts) -> np.ndarray:
         """Return the gradient of `log_likelihood` with respect to `x`, eq. (A3), shape ``(..., *in_shape)``."""
         counts = self.checked_counts(counts)
+        return self._slope(counts, self.expected(x))
+
+    def value_and_gradient(self, x, counts) -> tuple[float | np.ndarray, np.ndarray]:
+        """Return `log_likelihood` (without its constant) and `gradient`, with one forward projection for both."""
+        counts = self.checked_counts(counts)
         mean = self.expected(x)
-        residual = _quotient(counts, mean)
-        residual -= 1
-        impossible = mean <= SMALLEST_MEAN[mean.dtype]
-        if impossible.any():
-            impossible &= counts > 0
-            residual[np.broadcast_to(impossible, residual.shape)] = 0
-        return self._system.T(self._weighted(residual))
+        return self._value(counts, mean), self._slope(counts, mean)
 
     def back_projected_quotient(self, x, counts) -> np.ndarray:
         r"""Return :math:`G^\mathsf{T} A^\mathsf{T} m\,(y/\bar y)`, the numerator of the EM update; 0/0 counts as 0."""
@@ -193,6 +179,32 @@ class AcquisitionModel:
     @property
     def _bin_axes(self) -> tuple[int, ...]:
         return tuple(range(-len(self.out_shape), 0))
+
+    def _value(self, counts, mean, constant=False):
+        """Return eq. (A2) for expected counts."""
+        counted, possible = counts > 0, mean > SMALLEST_MEAN[mean.dtype]
+        log_mean = np.zeros(mean.shape)
+        np.log(mean, out=log_mean, where=possible)
+        terms = np.multiply(counts, log_mean, dtype=np.float64)
+        terms -= mean
+        if not possible.all():
+            terms[counted & ~possible] = -np.inf
+        if constant:
+            from scipy.special import gammaln
+
+            terms -= gammaln(counts.astype(np.float64) + 1)
+        value = terms.sum(axis=self._bin_axes)
+        return float(value) if value.ndim == 0 else value
+
+    def _slope(self, counts, mean):
+        """Return eq. (A3) for expected counts."""
+        residual = _quotient(counts, mean)
+        residual -= 1
+        impossible = mean <= SMALLEST_MEAN[mean.dtype]
+        if impossible.any():
+            impossible &= counts > 0
+            residual[np.broadcast_to(impossible, residual.shape)] = 0
+        return self._system.T(self._weighted(residual))
 
     def _weighted(self, sinogram: np.ndarray) -> np.ndarray:
         """Multiply a sinogram of one's own by m, in place where the shape allows."""
