@@ -47,8 +47,8 @@ class Command(click.Command):
                 return super().invoke(ctx)
             except InputError as error:
                 self._fail(ctx, type(error).__name__, str(error), error.exit_code)
-            except KeyboardInterrupt:
-                self._fail(ctx, "Interrupted", "interrupted; nothing was written.", INTERRUPTED)
+            except KeyboardInterrupt as interrupt:
+                self._fail(ctx, "Interrupted", str(interrupt) or "interrupted; nothing was written.", INTERRUPTED)
             except MemoryError as error:
                 self._fail(ctx, "MemoryError", f"not enough memory ({error}); choose fewer --slices or a coarser "
                            "geometry.", FAILED)

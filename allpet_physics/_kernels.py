@@ -30,7 +30,15 @@ import math
 import numpy as np
 from numba import njit, prange
 
-from allpet_physics._simd import LANES, add_area, add_interpolated, add_lanes, spread_area, spread_interpolated
+from allpet_physics._simd import (
+    LANES,
+    add_area_step,
+    add_interpolated,
+    add_lanes,
+    spread_area,
+    spread_interpolated,
+    subtract_lanes,
+)
 
 # Contracting a·b + c into one rounding is allowed; reordering sums is not.
 _FASTMATH = {"contract", "nsz", "arcp"}
@@ -160,9 +168,10 @@ def strip_forward(sums, table, angle, flipped, scale, out):
     for task in prange(groups * blocks):
         g, first = task // blocks, task % blocks * _BLOCK
         last = min(first + _BLOCK, len(table))
-        area = np.zeros((last - first, half + 1, LANES))
-        # Edges beyond the far end of a row have its whole sum on their left; only the first of them is marked.
-        passed = np.zeros((last - first, half + 2, LANES))
+        # Index b + 1 holds bin b; what lies left of the first edge or right of the last goes to the ends. Growth from
+        # edge to edge is summed, not area, so that bins beside the object are exactly zero.
+        totals = np.zeros((last - first, half + 2, LANES))
+        area = np.empty((1, LANES))
         for r in range(rows):
             line = sums[g, r]
             for q in range(first, last):
@@ -170,21 +179,16 @@ def strip_forward(sums, table, angle, flipped, scale, out):
                 ue, tau = table[q, 2], abs(table[q, 1])
                 inverse = 0.5 / tau if tau > 0.0 else 0.0
                 start, stop = _crossing_range(u0, ue, -0.5, n + 0.5, half + 1)
-                total = area[q - first]
+                total = totals[q - first]
+                area[0] = 0.0
                 for e in range(start, stop):
                     k, ahead, back = _strip_weights(u0 + e * ue, tau, inverse)
-                    add_area(total, e, line, k, ahead, back)
-                add_lanes(passed[q - first], stop, line, n + 1)
+                    add_area_step(total, e, area, line, k, ahead, back)
+                add_lanes(total, stop, line, n + 1)
+                subtract_lanes(total, stop, area)
         for q in range(first, last):
-            total = area[q - first]
-            for lane in range(LANES):
-                whole = passed[q - first, 0, lane]
-                left = total[0, lane] + whole
-                for b in range(half):
-                    whole += passed[q - first, b + 1, lane]
-                    right = total[b + 1, lane] + whole
-                    total[b, lane] = (right - left) * scale
-                    left = right
+            total = totals[q - first, 1:]
+            total *= scale
             for lane in range(0, LANES, 2):
                 i = g * (LANES // per_slice) + lane // per_slice
                 j = lane % per_slice // 2

@@ -149,7 +149,8 @@ def blocks_kernel(parameters, offsets, image_shape, pixel, width, cos, sin, kind
                     value /= spread * spread
                 else:
                     value = _gaussian_step(ahead, short, spread) - _gaussian_step(behind, short, spread)
-                total[b] += value * height
+                # A difference of equal tails may come out at -1e-15; a path length may not.
+                total[b] += max(value, 0.0) * height
         for b in range(n_bins):
             out[i, a, b] = total[b]
 

@@ -82,25 +82,44 @@ def spread_interpolated(typingctx, line, k, source, i, w):
 
 
 @intrinsic
-def add_area(typingctx, target, i, sums, k, ahead, back):
-    """``target[i] += P + (P₊ - P)·ahead + (P - P₋)·back`` with P₋, P, P₊ = sums[k], sums[k + 1], sums[k + 2]."""
+def subtract_lanes(typingctx, target, i, source):
+    """``target[i] -= source[0]``."""
     def codegen(context, builder, signature, args):
-        tt, _, ts, _, _, _ = signature.args
-        t, i, s, k, ahead, back = args
-        before, here, behind = (_load(context, builder, ts, s, k, offset) for offset in (0, 1, 2))
-        area = builder.fadd(here, builder.fmul(builder.fsub(behind, here, flags=_FLAGS), _splat(builder, ahead),
-                                               flags=_FLAGS), flags=_FLAGS)
-        area = builder.fadd(area, builder.fmul(builder.fsub(here, before, flags=_FLAGS), _splat(builder, back),
-                                               flags=_FLAGS), flags=_FLAGS)
-        _store(context, builder, builder.fadd(_load(context, builder, tt, t, i), area, flags=_FLAGS), tt, t, i)
+        tt, _, ts = signature.args
+        t, i, s = args
+        first = ir.Constant(i.type, 0)
+        total = builder.fsub(_load(context, builder, tt, t, i), _load(context, builder, ts, s, first), flags=_FLAGS)
+        _store(context, builder, total, tt, t, i)
         return context.get_dummy_value()
 
-    return types.void(target, types.intp, sums, types.intp, types.float64, types.float64), codegen
+    return types.void(target, types.intp, source), codegen
+
+
+@intrinsic
+def add_area_step(typingctx, target, i, before, sums, k, ahead, back):
+    """Add how far the area grew since the last edge: ``target[i] += a - before[0]``, then ``before[0] = a``.
+
+    a = P + (P₊ - P)·ahead + (P - P₋)·back with P₋, P, P₊ = sums[k], sums[k + 1], sums[k + 2].
+    """
+    def codegen(context, builder, signature, args):
+        tt, _, tb, ts, _, _, _ = signature.args
+        t, i, b, s, k, ahead, back = args
+        left, here, right = (_load(context, builder, ts, s, k, offset) for offset in (0, 1, 2))
+        area = builder.fadd(here, builder.fmul(builder.fsub(right, here, flags=_FLAGS), _splat(builder, ahead),
+                                               flags=_FLAGS), flags=_FLAGS)
+        area = builder.fadd(area, builder.fmul(builder.fsub(here, left, flags=_FLAGS), _splat(builder, back),
+                                               flags=_FLAGS), flags=_FLAGS)
+        growth = builder.fsub(area, _load(context, builder, tb, b, ir.Constant(i.type, 0)), flags=_FLAGS)
+        _store(context, builder, builder.fadd(_load(context, builder, tt, t, i), growth, flags=_FLAGS), tt, t, i)
+        _store(context, builder, area, tb, b, ir.Constant(i.type, 0))
+        return context.get_dummy_value()
+
+    return types.void(target, types.intp, before, sums, types.intp, types.float64, types.float64), codegen
 
 
 @intrinsic
 def spread_area(typingctx, weight, k, source, e, ahead, back):
-    """Add g, g = source[e] - source[e + 1], to weight[k … k + 2]: the transpose of `add_area`."""
+    """Add g, g = source[e] - source[e + 1], to weight[k … k + 2]: the transpose of `add_area_step`."""
     def codegen(context, builder, signature, args):
         tw, _, ts, _, _, _ = signature.args
         w, k, s, e, ahead, back = args

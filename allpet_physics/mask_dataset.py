@@ -133,6 +133,4 @@ def _sinograms(blocks: Blocks, geometry: Mapping, kernel: str, normalisation: st
     from allpet_physics.mask_projection import normalise_mask, project_blocks
 
     projected = project_blocks(blocks, ParallelGeometry(**geometry), kernel=kernel)
-    # The tails of the Gaussian kernel are differences of nearly equal numbers and may round below zero.
-    np.maximum(projected, 0, out=projected)
     return projected if normalisation == "none" else normalise_mask(projected, normalisation)

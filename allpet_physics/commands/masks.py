@@ -98,8 +98,8 @@ def command(ctx, out, statistics, workers, scheduler, resume, dry_run, overwrite
         report |= store.fill(out, make_masks, workers=workers, scheduler=scheduler, progress=progress)
     except KeyboardInterrupt:
         done = store.describe(out)
-        line.Command._fail(ctx, "Interrupted", f"interrupted; {done['shards_done']} of {done['shards']} shards are "
-                           "done and kept; go on with --resume.", line.INTERRUPTED)
+        raise KeyboardInterrupt(f"interrupted; {done['shards_done']} of {done['shards']} shards are done and kept; "
+                                "go on with --resume.") from None
     report |= {"result": "done", "bytes": store.describe(out)["bytes"], "arrays": card["arrays"]}
     if statistics is not None:
         progress.stage("plotting")

@@ -150,6 +150,13 @@ def test_smooth_kernels_are_convolutions_of_the_line_integral(kernel, width):
         assert found[a, b] == pytest.approx(exact, abs=1e-7 if kernel == "gaussian" else 1e-9)
 
 
+def test_no_kernel_gives_a_negative_path():
+    geometry = ParallelGeometry(60, 90, 1.0, (64, 64), 1.0)
+    blocks = DynamicMultiMask((64, 64), n_blocks=(1, 6), block_px=(4, 16), seed=0).draw(range(20))
+    for kernel in ("strip", "line", "linear", "gaussian"):
+        normalise_mask(project_blocks(blocks, geometry, kernel=kernel, dtype=np.float64))  # refuses negative values
+
+
 @pytest.mark.parametrize("kernel", ["strip", "line", "linear", "gaussian"])
 def test_the_total_is_the_area_at_every_angle(kernel):
     geometry = ParallelGeometry(30, 200, 0.6, (50, 60), 1.0)

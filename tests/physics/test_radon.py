@@ -83,6 +83,17 @@ def test_strip_keeps_the_total_at_every_angle(shape, arc):
 
 
 @pytest.mark.parametrize("model", MODELS)
+def test_bins_beside_the_object_are_exactly_zero_and_none_is_negative(model):
+    geometry = ParallelGeometry.for_image((64, 64), 1.0, n_angles=40)
+    image = np.zeros((64, 64))
+    image[20:31, 35:50] = np.random.default_rng(12).random((11, 15))
+    sinogram = RadonOperator(geometry, model)(image)
+    assert sinogram.min() == 0
+    reach = RadonOperator(geometry, model)((image > 0) * 1e6)
+    assert not sinogram[reach < 1e-3].any()
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_half_a_turn_mirrors_the_sinogram(model):
     image = np.random.default_rng(2).random((31, 44))
     geometry = ParallelGeometry.for_image((31, 44), 1.0, n_angles=24, arc=2 * np.pi)
