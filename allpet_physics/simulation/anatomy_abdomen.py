@@ -97,7 +97,7 @@ def _upper_organs(rng, sizes, ca, cb, cy, yv):
                          [7.5, 7.5, 6.0, 3.5]),
                    _path(rng, [(-22, yv + 28, 88), (-55, yv + 50, 74), (-80, yv + 70, 52)], [6.5, 4.5, 2.5]),
                    _path(rng, [(-20, yv + 30, 88), (-25, yv + 72, 72), (-22, yv + 95, 55)], [6.0, 4.0, 2.5])],
-        "fissure": Solid((edge + 0.58 * width, cy + 0.3 * cb, zl - 0.45 * half), (6.0, 0.55 * cb, 0.55 * half),
+        "fissure": Solid((edge + 0.58 * width, cy + 0.3 * cb, zl - 0.5 * half), (3.2, 0.42 * cb, 0.5 * half),
                          float(rng.normal(0.25, 0.15)), 2.0, (0, 0), waves(rng, 0.1)),
         "gallbladder": Solid((edge + 0.45 * width, cy + 0.45 * cb, zl - 0.62 * half + float(rng.normal(0, 6))),
                              (float(rng.uniform(11, 19)), float(rng.uniform(15, 26)), 26.0), 0.4, 2.0, (0, 0),
@@ -151,7 +151,8 @@ def _retroperitoneum(rng, sizes, yv, ca):
         "cava": [_path(rng, [(-24, front + 14, 160), (-22, front + 10, 60), (-20, front + rc - 1, -90)],
                        [rc + 2, rc + 1, rc], 1.5),
                  *(_path(rng, [(-20, front + rc - 1, -88), (side * 26 - 6, front - 2, -125),
-                               (side * 42, front - 8, -175), (side * 54, front + 26, -235)], 0.62 * rc, 1.5) for side in (1, -1))],
+                               (side * 42, front - 8, -175), (side * 54, front + 26, -235)], 0.62 * rc, 1.5)
+                   for side in (1, -1))],
         "adrenals": [Solid((side * (r + 14), yv + 12.0, 46.0), (3.2, 14.0, 14.0), side * float(rng.normal(0.5, 0.2)),
                            2.0, (0, 0), waves(rng, 0.2)) for side in (1, -1)],
     }
@@ -183,9 +184,9 @@ def _paint_upper(canvas, organs):
         canvas.paint("vena_cava", shape, ("liver", OPEN))
     for shape in organs["stomach"]:
         canvas.hollow("stomach_wall", "stomach_content", shape, organs["wall_mm"], (OPEN, "stomach_wall"))
-    if "stomach_gas_y" in organs:
-        full = (slice(None), slice(None))
-        canvas.fill("bowel_gas", full, canvas.y > organs["stomach_gas_y"], "stomach_content")
+    # Gas rises to the front of a patient who lies on the back.
+    everywhere = (slice(None), slice(None))
+    canvas.fill("bowel_gas", everywhere, canvas.y > organs["stomach_gas_y"], "stomach_content")
     canvas.paint("spleen", organs["spleen"], OPEN)
     canvas.paint("pancreas", organs["pancreas"], OPEN)
     canvas.paint("duodenum", organs["duodenum"], OPEN)

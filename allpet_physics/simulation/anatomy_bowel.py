@@ -3,6 +3,7 @@
 import numpy as np
 
 from allpet_physics.simulation.anatomy_shapes import Canvas, Tube
+from allpet_physics.simulation.organs import ORGAN_NUMBER
 
 
 def draw_bowel(rng: np.random.Generator, sizes: dict, ca: float, cb: float, cy: float, yv: float) -> dict:
@@ -56,7 +57,7 @@ def paint_bowel(canvas: Canvas, bowel: dict, room: str) -> None:
             level, place = colon.level_and_place(canvas.x[window], canvas.y[window], canvas.z[window])
             nearest = np.minimum(place.astype(int), len(colon.radius) - 1)
             lumen = level < 1 - np.float32(bowel["wall_mm"]) / colon.radius[nearest]
-            free = (level < 1) & (canvas.labels[window] == _number(room))
+            free = (level < 1) & (canvas.labels[window] == ORGAN_NUMBER[room])
             canvas.fill("bowel", window, free)
             canvas.fill("bowel_content", window, free & lumen)
             # Gas rises: it fills the upper part of a segment that has any.
@@ -65,12 +66,7 @@ def paint_bowel(canvas: Canvas, bowel: dict, room: str) -> None:
     found = canvas.at(bowel["small"])
     if found is not None:
         window, level = found
-        free = canvas.labels[window] == _number(room)
+        free = canvas.labels[window] == ORGAN_NUMBER[room]
         canvas.fill("bowel", window, free & (level < 1))
         canvas.fill("bowel_content", window, free & (level < 0.5))
 
-
-def _number(name):
-    from allpet_physics.simulation.organs import ORGAN_NUMBER
-
-    return ORGAN_NUMBER[name]
