@@ -31,6 +31,8 @@ def draw_chest(rng: np.random.Generator, sex: str, age: float, level_mm: float, 
                                            "chest_depth_mm": 0.7 * habitus, "breast_depth_mm": 0.4 * habitus,
                                            "ascending_aorta_mm": (age - 60) / 40})
     sizes["habitus"] = habitus
+    if sex == "male":
+        sizes["breast_depth_mm"] = 0.0
     width, depth, fat = sizes["chest_width_mm"], sizes["chest_depth_mm"], sizes["fat_mm"]
     wall = trunk_wall(rng, width + 0.7 * fat, depth + 0.5 * fat, fat, sizes["muscle_mm"],
                       inner_mm=0.8 * sizes["rib_mm"], taper=(-70.0, float(rng.uniform(235, 285))))
@@ -38,10 +40,10 @@ def draw_chest(rng: np.random.Generator, sex: str, age: float, level_mm: float, 
     ribs = draw_ribs(rng, sizes["rib_mm"] * 0.8, float(rng.normal(27, 1.5)))
     ca, cb, cy = wall.cavity.radii[0], wall.cavity.radii[1], wall.cavity.centre[1]
     front = cy + cb
-    heart = draw_heart(rng, sizes, ca, cb, front)
+    heart = draw_heart(rng, sizes, front, wall.spine_y)
     shapes = _mediastinum(rng, sizes, wall, heart)
     domes = _domes(rng, ca, cb, cy)
-    breasts = _breasts(rng, wall, sizes) if sizes["breast_depth_mm"] > 10 else []
+    breasts = _breasts(rng, wall, sizes) if sex == "female" else []
     gland = SmoothNoise(rng, (-400, -400, -400), (400, 400, 400), 9.0) if breasts else None
     density = float(rng.normal(0.5 - (age - 55) / 60, 0.4))
     vessels = _lung_vessels(rng, ca, cb, cy)
@@ -184,8 +186,9 @@ def _paint_vessels(canvas, shapes):
     for shape in shapes["cava"]:
         canvas.paint("vena_cava", shape, ("lung", "fat", "liver", "muscle"))
     for shape in (shapes["aorta"], *shapes["branches"]):
-        canvas.paint("aorta", shape, ("lung", "fat", "muscle", "pulmonary_vessel", "liver"))
-    canvas.paint("oesophagus", shapes["oesophagus"], ("lung", "fat", "muscle", "pulmonary_vessel"))
+        canvas.paint("aorta", shape, ("lung", "fat", "muscle", "pulmonary_vessel", "liver", "blood_pool"))
+    canvas.paint("oesophagus", shapes["oesophagus"], ("lung", "fat", "muscle", "pulmonary_vessel",
+                                                        "blood_pool"))
     for shape in shapes["airway"]:
         canvas.paint("airway", shape, ("lung", "fat", "pulmonary_vessel", "oesophagus", "aorta"))
 

@@ -160,7 +160,7 @@ def _paint_cranium(canvas, shapes, scale):
     if found is not None:
         window, level = found
         x, y, z = canvas.x[window], canvas.y[window], canvas.z[window]
-        canvas.fill("csf", window, (level < 1) & (z > _floor(x, y, scale, -28.0) - 2.5))
+        canvas.fill("csf", window, (level < 1) & (z > _floor(x, y, scale, -23.0) - 1.5))
     canvas.paint("skull", shapes["cerebellum"].scaled(9.0), ("scalp", "fat", "muscle"))
     canvas.paint("csf", shapes["cerebellum"].scaled(2.5))
 

@@ -42,8 +42,11 @@ class Ventricle:
         return Ventricle(self.centre, self.axis, self.half_length + grow_mm, self.radius + grow_mm, self.base)
 
 
-def draw_heart(rng: np.random.Generator, sizes: dict, ca: float, cb: float, front: float) -> dict:
-    """Return the heart's shapes; its long axis points left, forward and down, differently in every patient."""
+def draw_heart(rng: np.random.Generator, sizes: dict, front: float, spine_y: float) -> dict:
+    """Return the heart's shapes; its long axis points left, forward and down, differently in every patient.
+
+    `front` is the y of the cavity's front, `spine_y` that of the middle of the vertebral body.
+    """
     axis = np.array([rng.normal(0.72, 0.12), rng.normal(0.52, 0.12), rng.normal(-0.42, 0.15)])
     axis /= np.linalg.norm(axis)
     length, wall = sizes["lv_length_mm"], sizes["lv_wall_mm"]
@@ -66,7 +69,8 @@ def draw_heart(rng: np.random.Generator, sizes: dict, ca: float, cb: float, fron
         "sac": Solid((16.0, middle_y + 2, -2.0), (66 * scale, 51 * scale, 62 * scale), angle * 0.8, 2.2, (0, 0),
                      waves(rng, 0.03)),
         "rv": Solid(tuple(rv), (43 * scale, 31 * scale, 40 * scale), angle * 0.9, 2.1, (0, 0), waves(rng, 0.05)),
-        "la": Solid((base[0] - 14, base[1] - 16, base[2] + 12), (33 * scale, 21 * scale, 26 * scale), 0.15, 2.2,
+        "la": Solid((base[0] - 14, max(base[1] - 10, spine_y + 30 + 17 * scale), base[2] + 12),
+                    (33 * scale, 17 * scale, 26 * scale), 0.15, 2.2,
                     (0, 0), waves(rng, 0.06)),
         "ra": Solid((base[0] - 46 * scale, base[1] + 10, base[2] + 2), (25 * scale, 29 * scale, 34 * scale), 0.2, 2.1,
                     (0, 0), waves(rng, 0.06)),

@@ -65,8 +65,8 @@ def check_calibrated(hu: np.ndarray) -> None:
     dense = float(np.mean(hu > 700)) if hu.size else 0.0
     if low > -200 or low < -10000 or high < 20 or soft < 0.02 or dense > 0.5:
         raise MetadataError(f"ct must be in HU (air -1000, water 0), but its values ranged from {low:g} to {high:g} "
-                            f"with {100 * soft:.0f} % between -200 and 200; apply the file's rescale slope and intercept "
-                            "first.")
+                            f"with {100 * soft:.0f} % between -200 and 200; apply the file's rescale slope and "
+                            "intercept first.")
 
 
 def body_of_ct(hu: np.ndarray) -> np.ndarray:

@@ -43,7 +43,8 @@ def split_hollow(labels: np.ndarray, masks: dict[str, np.ndarray], spacing, hu=N
         padded = np.pad(part, ((1, 1), (0, 0), (0, 0)), mode="edge")
         depth = ndimage.distance_transform_edt(padded, sampling=spacing)[1:-1] if not padded.all() else part * np.inf
         labels[grown][part] = ORGAN_NUMBER[wall]
-        labels[grown][part & (depth > thickness)] = ORGAN_NUMBER[content]
+        # The wall is one pixel thick at least: the outermost pixels lie one spacing deep.
+        labels[grown][part & (depth > max(thickness, 1.01 * max(spacing[1:])))] = ORGAN_NUMBER[content]
         if hu is not None and name != "brain":
             labels[mask & (hu < _GAS_HU)] = ORGAN_NUMBER["bowel_gas"]
 

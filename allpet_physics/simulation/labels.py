@@ -17,7 +17,7 @@ from allpet_physics.simulation.label_names import (
     freesurfer_organ,
     totalsegmentator_organ,
 )
-from allpet_physics.simulation.lesions import add_lesions
+from allpet_physics.simulation.lesions import Lesion, add_lesions
 from allpet_physics.simulation.organs import ORGAN_NAME, ORGAN_NUMBER
 from allpet_physics.simulation.texture import organ_texture
 
@@ -166,6 +166,8 @@ def _patient(labels, ct, kvp, name_of, known, mapping, region, size, fov_mm, sli
         if not (hu > -900).any():
             raise GeometryError("ct must overlap the label map in space, but does not; check that both are of one "
                                 "patient and were not moved.")
+    cysts = out == ORGAN_NUMBER["lesion_cold"]
+    out[cysts] = ORGAN_NUMBER["kidney_cortex"]
     split_hollow(out, masks, spacing, hu)
     head_alone = tool == "FreeSurfer" and not np.isin(out, [ORGAN_NUMBER["skull"], ORGAN_NUMBER["scalp"]]).any()
     if hu is not None:
@@ -177,6 +179,7 @@ def _patient(labels, ct, kvp, name_of, known, mapping, region, size, fov_mm, sli
     rng = np.random.default_rng(rng)
     child = [np.random.default_rng(s) for s in rng.integers(2**63, size=2)]
     out, found = add_lesions(out, spacing[1], spacing[0], region, lesions, child[0])
+    found += _cysts(out, cysts & (out == ORGAN_NUMBER["kidney_cortex"]), spacing)
     texture = organ_texture(out, spacing[1], spacing[0], child[1])
     parameters = {"source": tool, "kvp": kvp, "names": {str(n): organs[n] for n in sorted(organs)}}
     return Patient(out, spacing[1], spacing[0], region, None, parameters, found, texture, hu)
@@ -226,6 +229,21 @@ def _organs_of(values, name_of, known, mapping, tool) -> dict[int, str]:
                          'mapping={"name": "organ"} or a JSON file (write_label_mapping makes one to fill in), with '
                          f"organs among {', '.join(ORGAN_NAME)}.")
     return {n: organ for n, organ in organs.items() if organ != "air"}
+
+
+def _cysts(labels, mask, spacing) -> tuple[Lesion, ...]:
+    """Turn cysts of the kidney that the label map names into cold lesions, one per connected piece, in place."""
+    from scipy import ndimage
+
+    pieces, n = ndimage.label(mask)
+    labels[mask] = ORGAN_NUMBER["lesion_cold"]
+    out = []
+    for k in range(1, n + 1):
+        piece = pieces == k
+        diameter = (6 * piece.sum() * np.prod(spacing) / np.pi) ** (1 / 3)
+        centre = tuple(float(np.mean(w)) for w in np.nonzero(piece))
+        out.append(Lesion("cold", "kidney_cortex", "kidney_cortex", float(diameter), 1.0, centre, piece))
+    return tuple(out)
 
 
 def _axial_grid(labels, values, organs, size, fov_mm, slice_mm):

@@ -57,7 +57,7 @@ SIZES: dict[str, dict[str, Size]] = {
         "vertebra_width_mm": Size(34, 30, 2.5, 24, 42),
         "vertebra_spacing_mm": Size(27, 25, 1.5, 21, 31),
         "rib_mm": Size(11, 10, 1.0, 7, 14),
-        "breast_depth_mm": Size(4, 42, 14, 0, 85),
+        "breast_depth_mm": Size(42, 42, 14, 8, 85, "assumption; women only"),
     },
     "abdomen": {
         "abdomen_width_mm": Size(340, 325, 30, 255, 450),
