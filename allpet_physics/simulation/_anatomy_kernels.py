@@ -64,3 +64,22 @@ def tube_level(x, y, z, points, radius):
                 level[i] = q
                 along[i] = k + t
     return level, along
+
+
+@numba.njit(cache=True)
+def spread(points, least):
+    """Return the indices of points that are at least `least` from all that were kept before them."""
+    kept = np.empty(len(points), np.int64)
+    n = 0
+    for i in range(len(points)):
+        free = True
+        for j in range(n):
+            k = kept[j]
+            dx, dy, dz = points[i, 0] - points[k, 0], points[i, 1] - points[k, 1], points[i, 2] - points[k, 2]
+            if dx * dx + dy * dy + dz * dz < least * least:
+                free = False
+                break
+        if free:
+            kept[n] = i
+            n += 1
+    return kept[:n]

@@ -44,7 +44,7 @@ def draw_chest(rng: np.random.Generator, sex: str, age: float, level_mm: float, 
     shapes = _mediastinum(rng, sizes, wall, heart)
     domes = _domes(rng, ca, cb, cy)
     breasts = _breasts(rng, wall, sizes) if sex == "female" else []
-    gland = SmoothNoise(rng, (-400, -400, -400), (400, 400, 400), 9.0) if breasts else None
+    gland = SmoothNoise(rng, (-120, -400, -400), (160, 400, 400), 9.0) if breasts else None
     density = float(rng.normal(0.5 - (age - 55) / 60, 0.4))
     vessels = _lung_vessels(rng, ca, cb, cy)
     scapulae = [Solid((side * rng.normal(0.74, 0.03) * ca, cy - 0.9 * cb, 85.0), (4.5, 38.0, 75.0),
@@ -101,7 +101,7 @@ def paint_wall_with_breasts(canvas, wall, breasts, gland, density):
             continue
         window, level = found
         rows, cols = canvas.axis_y[window[0]], canvas.axis_x[window[1]]
-        height = float(np.clip(0.5 * (canvas.z_low + canvas.z_high), -390, 390))
+        height = float(np.clip(0.5 * (canvas.z_low + canvas.z_high), -119, 159))
         noise = gland.on([height], rows, cols)[0, 0]
         canvas.fill("breast", window, (noise + 1.4 * (1 - level) + 0.5 * density > 0.9) & (level < 1), "fat")
     canvas.paint("muscle", wall.muscle)

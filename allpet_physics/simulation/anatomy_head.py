@@ -103,36 +103,29 @@ def _ventricles(rng, scale, radius):
 def _gyri(rng, brain, width_mm):
     """Return Voronoi seeds near the brain's surface, and which of them share a gyrus.
 
-    Seeds keep apart (best of several candidates); each gyrus is a seed with up to two of its neighbours.
+    Seeds keep apart (darts that land too near another are dropped); each gyrus is a seed with up to two neighbours.
     """
+    from allpet_physics.simulation._anatomy_kernels import spread
+
     rx, ry, rz = brain.radii
     n = int(4 * np.pi * ((rx * ry) ** 1.6 / 3 + (rx * rz) ** 1.6 / 3 + (ry * rz) ** 1.6 / 3) ** (1 / 1.6)
             / width_mm**2)
-    candidates = rng.standard_normal((4 * n, 3))
+    candidates = rng.standard_normal((6 * n, 3))
     candidates /= (np.abs(candidates) ** brain.power).sum(axis=1, keepdims=True) ** (1 / brain.power)
-    candidates = candidates * brain.radii * rng.uniform(0.8, 0.95, (4 * n, 1))
-    chosen = np.zeros(n, int)
-    nearest = np.full(4 * n, np.inf)
-    for i in range(n):
-        if i:
-            step = candidates - candidates[chosen[i - 1]]
-            nearest = np.minimum(nearest, np.einsum("ij,ij->i", step, step))
-            # Anywhere far enough will do: the farthest candidate every time would be a lattice.
-            free = np.flatnonzero(nearest > (0.8 * width_mm) ** 2)
-            chosen[i] = rng.choice(free) if len(free) else int(np.argmax(nearest))
-        else:
-            chosen[i] = rng.integers(4 * n)
-    seeds = candidates[chosen]
+    candidates = candidates * brain.radii * rng.uniform(0.8, 0.95, (6 * n, 1))
+    seeds = candidates[spread(candidates, 0.8 * width_mm)][:n]
+    n = len(seeds)
+    distance = sum((seeds[:, None, k] - seeds[None, :, k]) ** 2 for k in range(3))
+    # Gyri do not cross the fissure between the hemispheres.
+    distance[seeds[:, None, 0] * seeds[None, :, 0] < 0] = np.inf
+    nearest = np.argsort(distance, axis=1)[:, 1:4]
     cell = np.full(n, -1)
+    length = rng.integers(0, 3, n)
     for i in rng.permutation(n):
-        if cell[i] >= 0:
-            continue
-        cell[i] = i
-        step = seeds - seeds[i]
-        near = np.argsort(np.einsum("ij,ij->i", step, step))[1:4]
-        free = [j for j in near if cell[j] < 0 and seeds[j, 0] * seeds[i, 0] > 0]
-        for j in free[: rng.integers(0, 3)]:
-            cell[j] = i
+        if cell[i] < 0:
+            cell[i] = i
+            free = nearest[i][cell[nearest[i]] < 0]
+            cell[free[: length[i]]] = i
     return (seeds + brain.centre).astype(np.float32), cell.astype(np.int64)
 
 

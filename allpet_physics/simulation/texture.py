@@ -6,8 +6,7 @@ smoothed by a Gaussian of that standard deviation: a correlation length L asks f
 
 .. math:: h = \sqrt3\,L, \qquad \rho(d) \approx e^{-d^2/4L^2}. \tag{T1}
 
-The lattice is fixed in mm: one field looks the same at any pixel size. The basis separates by axis, so a slice is two
-small matrix products.
+The lattice is fixed in mm: one field looks the same at any pixel size. The basis separates by axis.
 """
 
 import numpy as np
@@ -62,25 +61,24 @@ class SmoothNoise:
         InputError
             A position outside the box.
         """
-        a, b, c = (self._basis(axis, np.asarray(p, float)) for axis, p in enumerate((first, second, third)))
-        n, k, j, i = self.coefficients.shape
-        at_first = a @ self.coefficients.reshape(n, k, j * i)
-        rows = b @ at_first.reshape(n, len(a), j, i)
-        return rows @ c.T
+        out = self.coefficients
+        for axis, position in enumerate((first, second, third)):
+            cell, weights = self._weights(axis, np.asarray(position, float))
+            shape = [-1 if k == axis + 1 else 1 for k in range(4)]
+            # Four adds and no matrix product: a product's last bits depend on the machine and its threads.
+            out = sum(np.take(out, cell + k, axis + 1) * w.reshape(shape) for k, w in enumerate(weights))
+        return out
 
-    def _basis(self, axis, position):
+    def _weights(self, axis, position):
+        """Return the first of four lattice nodes for each position, and the four B-splines there."""
         t = (position - self.origin[axis]) / self.spacing[axis]
         cell = np.floor(t).astype(int)
         if position.size and (cell.min() < 1 or cell.max() > self.count[axis] - 3):
             raise InputError(f"positions along axis {axis} must lie in the field's box, but ranged from "
                              f"{position.min():g} to {position.max():g} mm; draw a field for a larger box.")
-        t = t - cell
-        weights = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]) / 6
-        matrix = np.zeros((len(position), self.count[axis]), np.float32)
-        where = np.arange(len(position))
-        for k in range(4):
-            matrix[where, cell + k - 1] = weights[k]
-        return matrix
+        t = (t - cell).astype(np.float32)
+        weights = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3])
+        return cell - 1, weights / np.float32(6)
 
 
 def organ_texture(labels, pixel_mm: float, slice_mm: float, rng: np.random.Generator) -> np.ndarray:
