@@ -19,7 +19,7 @@ ARMS = ("up", "down")
 FOV_MM = 665.6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no single truth value
 class Patient:
     """A patient as a label map, with everything needed to give it an uptake and an attenuation.
 

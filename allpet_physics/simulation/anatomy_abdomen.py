@@ -56,9 +56,9 @@ def draw_abdomen(rng: np.random.Generator, sex: str, age: float, level_mm: float
             window, level = found
             dome = organs["diaphragm"].level(*(a[window] for a in (canvas.x, canvas.y, canvas.z)))
             canvas.fill("lung", window, (dome > 1) & (level < 0.985) & (canvas.z[window] > 20), OPEN)
-        paint_pelvis(canvas, pelvis, OPEN)
+        paint_pelvis(canvas, pelvis, OPEN, wall.muscle.scaled(0.45 * fat))
         _paint_back(canvas, back)
-        paint_spine(canvas, spine, cord=canvas.z_high > -10)
+        paint_spine(canvas, spine, cord=canvas.z_high > -10, lowest_mm=-140.0)
         if canvas.z_low < -100:
             canvas.paint("pelvis_bone", pelvis["sacrum"], (OPEN, "muscle", "fat", "vertebra", "csf",
                                                            "intervertebral_disc"))
@@ -70,7 +70,7 @@ def draw_abdomen(rng: np.random.Generator, sex: str, age: float, level_mm: float
     pose = Pose((float(rng.normal(0, 7)), float(rng.normal(0, 10))), float(rng.normal(0, 0.03)),
                 float(rng.normal(0, 0.02)), float(rng.normal(0, 0.012)))
     half = (322.0 if limbs else 1.06 * wall.skin.radii[0] + 12, 1.06 * wall.skin.radii[1] + 12)
-    return Plan(paint, sizes, pose, half, level_mm, ((34.0, 4.5), (14.0, 1.3)))
+    return Plan(paint, sizes, pose, half, level_mm, ((36.0, 3.8), (14.0, 1.3)))
 
 
 def _path(rng, points, radius, jitter=2.5):

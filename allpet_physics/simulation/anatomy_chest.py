@@ -73,7 +73,7 @@ def draw_chest(rng: np.random.Generator, sex: str, age: float, level_mm: float, 
                 float(rng.normal(0, 0.03)), float(rng.normal(0, 0.015)))
     half = (322.0 if limbs else 1.06 * wall.skin.radii[0] + 12,
             1.06 * wall.skin.radii[1] + max(sizes["breast_depth_mm"], 0) + 12)
-    return Plan(paint, sizes, pose, half, level_mm, ((34.0, 4.2), (14.0, 1.1)))
+    return Plan(paint, sizes, pose, half, level_mm, ((36.0, 3.6), (14.0, 1.1)))
 
 
 def _breasts(rng, wall, sizes):

@@ -136,7 +136,7 @@ def _floor(x, y, scale, middle_mm=-13.0):
     def step(v, width):
         return 1 / (1 + np.exp(-np.clip(v / np.float32(width), -30, 30)))
 
-    frontal, lateral, behind = step(y - 28, 3.0), step(x - 16, 2.5), step(-34 - y, 4.0)
+    frontal, lateral, behind = step(y - 23, 3.0), step(x - 13, 2.0), step(-34 - y, 4.0)
     tentorium = -9 - 0.0045 * (x**2 + 0.3 * (y + 40) ** 2)
     middle = lateral * -48 + (1 - lateral) * middle_mm
     return scale[2] * (frontal * -30 + (1 - frontal) * (behind * tentorium + (1 - behind) * middle))

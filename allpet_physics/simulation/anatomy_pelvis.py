@@ -37,12 +37,16 @@ def draw_pelvis(rng: np.random.Generator, sizes: dict, sex: str, ca: float, cb: 
     }
 
 
-def paint_pelvis(canvas: Canvas, pelvis: dict, room: str) -> None:
-    """Paint bones and muscles over the wall, then the organs into `room`."""
+def paint_pelvis(canvas: Canvas, pelvis: dict, room: str, buttocks: Solid) -> None:
+    """Paint muscles (the gluteal ones within `buttocks`) and bones over the wall, then the organs into `room`."""
     if canvas.z_low > -50:
         return
     for shape in pelvis["glutei"]:
-        canvas.paint("muscle", shape, ("fat", room))
+        found = canvas.at(shape)
+        if found is not None:
+            window, level = found
+            within = buttocks.level(*(a[window] for a in (canvas.x, canvas.y, canvas.z))) < 1
+            canvas.fill("muscle", window, (level < 1) & within, ("fat", room))
     for name in ("iliacus", "obturator"):
         for shape in pelvis[name]:
             canvas.paint("muscle", shape, (room,))

@@ -28,7 +28,7 @@ def trunk_wall(rng, width, depth, fat, muscle, *, inner_mm, taper=None, power=2.
     """
     a, b = width / 2, depth / 2
     outline = ((2, float(rng.normal(0, 0.012)), 0.0, 0.5), (3, float(rng.normal(0.012, 0.008)), np.pi / 2, 0.5),
-               *waves(rng, 0.007, (4, 5, 6), 1.0))
+               *waves(rng, 0.005, (4, 5, 6), 1.0))
     skin = Solid((0.0, 0.0, 0.0), (a, b, 900.0), 0.0, power, (0.0, 0.0), outline)
     side, front, back = fat * rng.uniform(0.8, 1.15), fat * rng.uniform(0.8, 1.2), fat * rng.uniform(0.75, 1.1)
     inner = outline[:2]
@@ -70,8 +70,10 @@ def draw_spine(rng, wall: Wall, width: float, spacing: float, lean=(0.0, 0.0)) -
     }
 
 
-def paint_spine(canvas: Canvas, spine: dict, cord: bool = True) -> None:
-    """Paint the column; bodies and discs, arches and processes alternate with height."""
+def paint_spine(canvas: Canvas, spine: dict, cord: bool = True, lowest_mm: float = -1e9) -> None:
+    """Paint the column down to a height; bodies and discs, arches and processes alternate with height."""
+    if canvas.z_high < lowest_mm:
+        return
     soft = ("muscle", "fat", "lung", "rib")
     step = canvas.z * np.float32(1 / spine["spacing"]) + np.float32(spine["phase"])
     step = step - np.floor(step)

@@ -59,7 +59,7 @@ class LesionSpec:
             as_positive_float("uptake_factor", self.uptake_factor, allow_zero=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no single truth value
 class Lesion:
     """A lesion in a patient.
 

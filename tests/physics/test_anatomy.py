@@ -58,7 +58,7 @@ def test_no_two_of_100_patients_are_alike():
 
 @pytest.mark.parametrize(("region", "level", "organs"), [
     ("head", 6, "scalp skull csf brain_grey brain_white caudate putamen thalamus"),
-    ("head", -38, "cerebellum brainstem eye brain_grey airway skull muscle fat skin"),
+    ("head", -33, "cerebellum brainstem eye brain_grey airway skull muscle fat skin"),
     ("head", -85, "parotid vertebra spinal_cord muscle airway skull"),
     ("chest", 0, "lung heart_muscle blood_pool aorta vertebra rib sternum oesophagus muscle fat skin"),
     ("chest", 85, "lung aorta vena_cava airway vertebra rib sternum scapula"),
