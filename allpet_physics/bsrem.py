@@ -76,7 +76,8 @@ def bsrem(model: AcquisitionModel, counts, beta: float, n_iterations: int, n_sub
     ----------
     De Pierro & Yamagishi 2001, IEEE TMI 20:280 (BSREM); Ahn & Fessler 2003, IEEE TMI 22:613 (modified BSREM);
     Johnson & Zhang 2013, NeurIPS 26:315 (SVRG); Twyman et al. 2023, IEEE TMI 42:29 (with this prior, for PET);
-    Nuyts et al. 2002, IEEE Trans Nucl Sci 49:56 (the prior).
+    Ehrhardt et al. 2025, Front. Nucl. Med. 5:1641215 (the prior in the preconditioner); Nuyts et al. 2002, IEEE Trans
+    Nucl Sci 49:56 (the prior).
     """
     from tqdm import tqdm
 

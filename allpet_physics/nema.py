@@ -88,7 +88,7 @@ def contrast_recovery(image, geometry: ParallelGeometry, *, hot_to_background: f
 
     References
     ----------
-    NEMA NU 2-2018, section 7.4.
+    NEMA NU 2-2018, section 7.
     """
     from allpet_physics.simulation import Phantom, disc, nema_iec
 

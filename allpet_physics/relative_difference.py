@@ -13,8 +13,8 @@ def relative_difference_penalty(image, *, gamma: float = 2.0, epsilon=1e-6) -> f
        \tag{RD1}
 
     over the pairs of neighbouring pixels, each counted once: eight neighbours, w = 1 along rows and columns and
-    1/√2 along diagonals. Nuyts counts each pair twice, so his β is half of ours. R is convex, has the unit of the
-    image, and ``R(2 x) = 2 R(x)`` for small ε.
+    1/√2 along diagonals. (A definition that sums over ordered pairs counts each twice; its β is half of ours.) R is
+    convex, has the unit of the image, and ``R(2 x) = 2 R(x)`` for small ε.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def relative_difference_penalty(image, *, gamma: float = 2.0, epsilon=1e-6) -> f
 
     References
     ----------
-    Nuyts et al. 2002, IEEE Trans Nucl Sci 49:56, eqs. 7-9.
+    Nuyts et al. 2002, IEEE Trans Nucl Sci 49:56.
     """
     from allpet_physics._prior_kernels import penalty_rows
 
