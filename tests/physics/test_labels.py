@@ -101,6 +101,19 @@ def test_cysts_become_cold_lesions_and_kidneys_get_a_pelvis():
     assert patient.mask("kidney_pelvis").any()
 
 
+@pytest.mark.parametrize("size", [64, 256])
+def test_hollow_organs_show_wall_and_content_at_any_pixel_size(size):
+    data = np.zeros((50, 50, 4), np.int16)
+    data[5:25, 10:30] = NUMBER["colon"]
+    data[28:48, 10:30] = NUMBER["stomach"]
+    patient = from_totalsegmentator(Volume(data, np.diag([-4.0, 4.0, 4.0, 1.0]), "label"), size=size)
+    for wall, content in (("bowel", "bowel_content"), ("stomach_wall", "stomach_content")):
+        assert patient.mask(wall).any()
+        assert patient.mask(content).any()
+        depth = ndimage.distance_transform_edt(patient.mask(wall)[1] | patient.mask(content)[1])
+        assert depth[patient.mask(content)[1]].min() > depth[patient.mask(wall)[1]].min()
+
+
 def test_every_name_of_totalsegmentator_is_known():
     assert len(TOTALSEGMENTATOR_V2) == 117
     assert all(totalsegmentator_organ(name) for name in TOTALSEGMENTATOR_V2.values())
@@ -153,7 +166,7 @@ def test_empty_fractional_and_turned_maps_are_refused():
 
 
 def test_attenuation_of_water_air_and_the_published_slopes():
-    np.testing.assert_allclose(hu_to_mu([-1000.0, 0.0], 120), [0.0, 0.0096], atol=1e-7)
+    np.testing.assert_allclose(hu_to_mu([-1000.0, 0.0, 40.0], 120), [0.0, 0.0096, 0.0096 + 40 * 9.6e-6], atol=1e-8)
     for kvp, a, b in ((80, 0.0989, 3.84e-5), (100, 0.0985, 4.56e-5), (120, 0.0982, 5.11e-5), (140, 0.0980, 5.6e-5)):
         assert hu_to_mu([1000.0], kvp)[0] == pytest.approx((a + 1000 * b) / 10)
         # The two lines meet at 50 HU to a part in a thousand.
