@@ -38,6 +38,8 @@ def draw_abdomen(rng: np.random.Generator, sex: str, age: float, level_mm: float
     wall = trunk_wall(rng, sizes["abdomen_width_mm"] + 0.5 * fat, sizes["abdomen_depth_mm"], fat, sizes["muscle_mm"],
                       inner_mm=2.0, power=2.3)
     ca, cb, cy = *wall.cavity.radii[:2], wall.cavity.centre[1]
+    # A liver leaves room for stomach and spleen beside it, in a narrow trunk too.
+    sizes["liver_width_mm"] = min(sizes["liver_width_mm"], 1.55 * ca)
     spine = draw_spine(rng, wall, sizes["vertebra_width_mm"], sizes["vertebra_spacing_mm"])
     ribs = draw_ribs(rng, 7.5, float(rng.normal(30, 2)))
     organs = _upper_organs(rng, sizes, ca, cb, cy, wall.spine_y)
@@ -102,7 +104,7 @@ def _upper_organs(rng, sizes, ca, cb, cy, yv):
         "gallbladder": Solid((edge + 0.45 * width, cy + 0.45 * cb, zl - 0.62 * half + float(rng.normal(0, 6))),
                              (float(rng.uniform(11, 19)), float(rng.uniform(15, 26)), 26.0), 0.4, 2.0, (0, 0),
                              waves(rng, 0.05)),
-        "spleen": Solid((0.76 * ca, cy - 0.45 * cb, zs), (0.34 * length + 9, 0.82 * length, length),
+        "spleen": Solid((0.76 * ca, cy - 0.45 * cb, zs), (0.36 * length + 11, 0.88 * length, length),
                         float(rng.normal(0.42, 0.12)), 2.2, (0.0, 0.0), waves(rng, 0.07)),
         "stomach": [Solid((x_stomach, cy + 0.22 * cb, 52.0), (w, 0.48 * cb, 64.0), float(rng.normal(-0.3, 0.2)), 2.2,
                           (0.12, -0.15), waves(rng, 0.08)),
@@ -111,7 +113,7 @@ def _upper_organs(rng, sizes, ca, cb, cy, yv):
         "stomach_gas_y": cy + float(rng.uniform(0.3, 1.1)) * cb,
         "wall_mm": sizes["stomach_wall_mm"],
         "pancreas": _path(rng, [(-30, yv + 44, -18), (-18, yv + 48, -6), (4, yv + 54, 4), (34, yv + 48, 12),
-                                (66, yv + 24, 24)], [13.0, 12.0, 9.5, 10.0, 8.0]),
+                                (70, yv + 24, 24)], [16.0, 15.0, 11.5, 13.0, 10.0]),
         "duodenum": _path(rng, [(-0.18 * ca, min(yv + 70, front - 30), 6), (-48, yv + 48, 2), (-50, yv + 36, -26),
                                 (-28, yv + 32, -48), (12, yv + 38, -50), (34, yv + 48, -34)], 10.5),
     }
@@ -129,11 +131,11 @@ def _retroperitoneum(rng, sizes, yv, ca):
         centre = np.array([side * min(r + 18 + 1.05 * across, ca - 0.9 * across), yv + rng.normal(-8, 5),
                            (6 if side > 0 else -6) + rng.normal(0, 8)])
         angle, lean = side * float(rng.normal(0.5, 0.15)), (-side * 0.22, 0.12)
-        outer = Solid(tuple(centre), (0.88 * across, 1.05 * across, half), angle, 2.1, lean, waves(rng, 0.04))
+        outer = Solid(tuple(centre), (0.95 * across, 1.1 * across, half), angle, 2.1, lean, waves(rng, 0.04))
         cortex = sizes["kidney_cortex_mm"]
         # The sinus opens towards the midline and the front.
         inward = np.array([-side * np.cos(angle), -np.sin(abs(angle)) * -0.45, 0.0]) * 0.42 * across
-        sinus = Solid(tuple(centre + inward), (0.88 * across + 2 - 0.62 * cortex, 1.05 * across - cortex,
+        sinus = Solid(tuple(centre + inward), (0.95 * across + 2 - 0.66 * cortex, 1.1 * across - cortex,
                                                half - 1.25 * cortex), angle, 2.0, lean, waves(rng, 0.12))
         pelvis = Solid(tuple(centre + 1.2 * inward), tuple(np.array(sinus.radii) * (0.62, 0.6, 0.62)), angle, 2.0, lean,
                        waves(rng, 0.15))
@@ -176,7 +178,8 @@ def _paint_back(canvas, back):
 
 
 def _paint_upper(canvas, organs):
-    canvas.paint("gallbladder", organs["gallbladder"], OPEN)
+    for name in ("gallbladder", "pancreas", "duodenum", "spleen"):
+        canvas.paint(name, organs[name], OPEN)
     for shape in organs["liver"]:
         canvas.paint("liver", shape, OPEN)
     canvas.paint("fat", organs["fissure"], "liver")
@@ -187,6 +190,3 @@ def _paint_upper(canvas, organs):
     # Gas rises to the front of a patient who lies on the back.
     everywhere = (slice(None), slice(None))
     canvas.fill("bowel_gas", everywhere, canvas.y > organs["stomach_gas_y"], "stomach_content")
-    canvas.paint("spleen", organs["spleen"], OPEN)
-    canvas.paint("pancreas", organs["pancreas"], OPEN)
-    canvas.paint("duodenum", organs["duodenum"], OPEN)

@@ -134,6 +134,20 @@ def test_sizes_in_the_picture_are_the_drawn_ones():
     assert np.abs(np.mean(errors)) < 10
 
 
+def test_organs_have_about_the_volumes_of_the_reference_adult():
+    # ICRP publication 89: mean of the reference man's and woman's masses in g, taken as mL.
+    reference = {"abdomen": {"liver": 1600, "spleen": 140, "kidney": 290}, "head": {"brain": 1375}}
+    for region, organs in reference.items():
+        stacks = [draw_patient((15, i), region, 96, 50, slice_mm=5, level_mm=10, lesions=0) for i in range(8)]
+        for organ, volume in organs.items():
+            drawn = [p.mask(organ).sum() * p.pixel_mm**2 * p.slice_mm / 1000 for p in stacks]
+            if organ == "brain":  # without the fluid around it
+                drawn = [d - p.mask("csf").sum() * p.pixel_mm**2 * p.slice_mm / 1000
+                         for d, p in zip(drawn, stacks, strict=True)]
+            assert 0.65 < np.mean(drawn) / volume < 1.4, organ
+            assert np.std(drawn) / np.mean(drawn) > 0.04, organ
+
+
 def test_arms_lie_beside_the_trunk_or_are_absent():
     from scipy import ndimage
 
