@@ -17,6 +17,8 @@ REGIONS = ("head", "chest", "abdomen")
 ARMS = ("up", "down")
 #: Field of view in mm that the default pixel sizes tile: 512 pixels of 1.3 mm.
 FOV_MM = 665.6
+#: So many patients have their slices at the usual heights of the region, the others anywhere in it (assumption).
+_USUAL_SHARE = 0.6
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth value
@@ -168,7 +170,7 @@ def draw_patient(rng, region: str = "head", size: int = 256, n_slices: int = 3, 
                          f"{fov_mm:g}.")
     child = [np.random.default_rng(s) for s in rng.integers(2**63, size=5)]
     room = {"head": anatomy_head, "chest": anatomy_chest, "abdomen": anatomy_abdomen}[region]
-    level_mm = _level(child[0], level_mm, room.LEVELS_MM)
+    level_mm = _level(child[0], level_mm, room.LEVELS_MM, room.USUAL_MM)
     sex = str(child[0].choice(("male", "female"))) if sex == "random" else sex
     age = float(np.clip(child[0].normal(60, 14), 20, 90))
     if region == "head":
@@ -221,8 +223,8 @@ def _check_choice(name, value, known):
         raise InputError(f"{name} must be one of {', '.join(known)}, but was {value!r}.")
 
 
-def _level(rng, level_mm, limits) -> float:
-    drawn = float(rng.uniform(*limits))
+def _level(rng, level_mm, limits, usual) -> float:
+    drawn = float(rng.uniform(*(usual if rng.random() < _USUAL_SHARE else limits)))
     if level_mm is None:
         return drawn
     level_mm = float(level_mm)

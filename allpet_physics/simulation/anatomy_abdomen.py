@@ -22,8 +22,9 @@ from allpet_physics.simulation.anatomy_trunk import (
 from allpet_physics.simulation.organ_sizes import draw_sizes
 from allpet_physics.simulation.organs import ORGAN_NUMBER
 
-#: Heights of the middle slice in mm: from the hip joints to the dome of the liver.
+#: Heights of the middle slice in mm: from the hip joints to the dome of the liver; the usual ones, above the pelvis.
 LEVELS_MM = (-235.0, 95.0)
+USUAL_MM = (-60.0, 90.0)
 #: The cavity before its organs; a label that patients never have stands for it while a slice is painted.
 OPEN = "table"
 

@@ -22,6 +22,7 @@ from allpet_physics.simulation.texture import SmoothNoise
 
 #: Heights of the middle slice in mm: from the dome of the liver to the arch of the aorta.
 LEVELS_MM = (-60.0, 105.0)
+USUAL_MM = (-60.0, 105.0)
 
 
 def draw_chest(rng: np.random.Generator, sex: str, age: float, level_mm: float, arms: str) -> Plan:

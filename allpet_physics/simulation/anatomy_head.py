@@ -11,8 +11,9 @@ from allpet_physics.simulation.anatomy_shapes import Canvas, Plan, Pose, Solid, 
 from allpet_physics.simulation.organ_sizes import draw_sizes
 from allpet_physics.simulation.organs import ORGAN_NUMBER as NUMBER
 
-#: Heights of the middle slice in mm above the commissures: most through the brain, some through the face.
+#: Heights of the middle slice in mm above the commissures: brain and face; the usual ones, through the brain.
 LEVELS_MM = (-95.0, 62.0)
+USUAL_MM = (-42.0, 62.0)
 _BRAIN = (69.0, 85.0, 65.0)
 
 
