@@ -41,11 +41,54 @@ def to_astra(geometry: ParallelGeometry, *, unit_mm: float = 1.0) -> tuple[dict,
         import astra
     except ImportError as error:
         raise InputError('to_astra needs the ASTRA Toolbox, which is not installed; install it with: '
-                         'pip install "allpet[astra]".') from error
+                         'pip install ".[astra]" in the source folder of allpet.') from error
     rows, cols = geometry.image_shape
     half_x, half_y = cols * geometry.pixel_mm / (2 * unit), rows * geometry.pixel_mm / (2 * unit)
     projection = astra.create_proj_geom("parallel", geometry.bin_mm / unit, geometry.n_bins, geometry.angles)
     return projection, astra.create_vol_geom(rows, cols, -half_x, half_x, -half_y, half_y)
+
+
+def from_astra(projection: dict, volume: dict, *, unit_mm: float = 1.0) -> ParallelGeometry:
+    """Return our geometry for ASTRA's projection and volume geometry: the inverse of `to_astra`.
+
+    Parameters
+    ----------
+    projection : dict
+        Of type "parallel", with angles i·arc/n from 0 on, over π or 2π.
+    volume : dict
+        2D, with square pixels, centred on the origin.
+    unit_mm : float
+        Millimetres per unit of length in both.
+
+    Raises
+    ------
+    InputError
+        `unit_mm` is not a positive number.
+    GeometryError
+        Another beam, angles that are no equal steps over π or 2π, pixels that are not square, a volume off centre.
+    """
+    unit = as_positive_float("unit_mm", unit_mm)
+    if projection.get("type") != "parallel":
+        raise GeometryError(f'projection must be of ASTRA\'s type "parallel", but was {projection.get("type")!r}.')
+    angles = np.asarray(projection["ProjectionAngles"], np.float64)
+    for arc in (np.pi, 2 * np.pi):
+        if np.allclose(angles, np.arange(angles.size) * (arc / angles.size), rtol=0, atol=1e-6 * arc / angles.size):
+            break
+    else:
+        raise GeometryError("the projection's angles must be i·arc/n from 0 on, over pi or 2 pi, but run from "
+                            f"{angles.min():.4g} to {angles.max():.4g}; use a geometry with more angles and "
+                            "RadonOperator(...).subset(indices).")
+    rows, cols = volume["GridRowCount"], volume["GridColCount"]
+    option = volume.get("option", {})
+    left, right = option.get("WindowMinX", -cols / 2), option.get("WindowMaxX", cols / 2)
+    low, high = option.get("WindowMinY", -rows / 2), option.get("WindowMaxY", rows / 2)
+    width, height = (right - left) / cols, (high - low) / rows
+    if abs(width - height) > 1e-6 * width or max(abs(left + right), abs(low + high)) > 1e-6 * (right - left):
+        raise GeometryError("the volume must have square pixels and lie centred on the origin, but its pixels were "
+                            f"{width:.6g} by {height:.6g} and its middle ({(left + right) / 2:.4g}, "
+                            f"{(low + high) / 2:.4g}).")
+    return ParallelGeometry(angles.size, projection["DetectorCount"], projection["DetectorWidth"] * unit, (rows, cols),
+                            width * unit, arc)
 
 
 def sinogram_from_astra(sinogram, geometry: ParallelGeometry, *, unit_mm: float = 1.0) -> np.ndarray:

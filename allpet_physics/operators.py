@@ -21,6 +21,9 @@ class LinearOperator(ABC):
     in_shape: tuple[int, ...]
     out_shape: tuple[int, ...]
 
+    #: NumPy must not take an operator for an element of an array: ``A * x`` is refused, ``A(x)`` is meant.
+    __array_ufunc__ = None
+
     @abstractmethod
     def _apply(self, x: np.ndarray) -> np.ndarray:
         """Map ``(batch, *in_shape)`` to ``(batch, *out_shape)``."""

@@ -124,7 +124,7 @@ def _on_cluster(task, arguments, address):
         import distributed
     except ImportError:
         raise InputError('a scheduler address needs the package dask.distributed; install it with: pip install '
-                         '"allpet[scale]".') from None
+                         '".[scale]" in the source folder of allpet.') from None
     try:
         client = distributed.Client(address, timeout=_PATIENCE_S, set_as_default=False)
     except ValueError as error:

@@ -37,7 +37,7 @@ class RadonOperator(LinearOperator):
     backend : {"numba", "astra"}
         "numba" is ours: multithreaded, batched, float32 and float64, the same bits for any thread count.
         "astra" runs ASTRA's CPU kernels of the same model ("strip", "linear") slice by slice in float32; it needs
-        ``pip install "allpet[astra]"``.
+        the extra ``astra``.
     angle_indices : sequence of int, optional
         The angles of the geometry that are projected, in this order; all by default. See `subset`.
 

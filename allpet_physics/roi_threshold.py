@@ -15,6 +15,11 @@ METHODS = ("relative", "fixed", "otsu", "percentile", "local")
 _FLOOR_FRACTION = 0.02
 
 
+#: Components below this size are taken for noise when there are many of them.
+_SPECK_VOXELS = 4
+_MANY_SPECKS = 10
+
+
 @dataclass(frozen=True)
 class ROIComponent:
     """One connected region; values in the image's unit, `centroid` a voxel index, `volume_ml` None if unknown.
@@ -184,6 +189,8 @@ def threshold_roi(image, method: str = "relative", *, value=None, polarity: str 
     hot, cold = found.get("hot", empty), found.get("cold", empty)
     if not components:
         warnings.warn(f"the region of interest is empty: {' '.join(notes)}", EmptyROIWarning, stacklevel=2)
+    else:
+        notes += _specks(components)
     return ThresholdedROI(hot | cold, hot, cold, thresholds, tuple(components), body, tuple(notes))
 
 
@@ -272,6 +279,15 @@ def _components(image, region, structure, min_voxels, largest_only, polarity, th
         ROIComponent(polarity, int(sizes[i]), None if voxel_ml is None else float(sizes[i] * voxel_ml), float(low[j]),
                      float(high[j]), float(mean[j]), float(level[j]), tuple(float(c) for c in centroid[j]))
         for j, i in enumerate(index)]
+
+
+def _specks(components):
+    """Return a sentence when most components are of a size that noise makes."""
+    small = sum(c.n_voxels < _SPECK_VOXELS for c in components)
+    if small < _MANY_SPECKS or 2 * small < len(components):
+        return []
+    return [f"{small} of {len(components)} components have fewer than {_SPECK_VOXELS} voxels, as noise makes them: set "
+            "min_voxels or min_volume_ml, smooth the image, or raise the threshold (floor, with \"relative\")."]
 
 
 def _leak(components, body, fraction):

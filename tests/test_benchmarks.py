@@ -66,7 +66,7 @@ def test_a_missing_peer_is_left_out_with_a_reason(benchmark, capsys, monkeypatch
     record = benchmark("bench_joseph").main(["--size", "32", "--repeats", "1", "--libparallelproj", "/nowhere/lib.so"])
     assert [row["figure"] for row in record["rows"]] == [None, None]
     shown = capsys.readouterr().out
-    assert 'pip install "allpet[astra]"' in shown
+    assert 'pip install ".[astra]"' in shown
     assert "/nowhere/lib.so" in shown
     assert shown.count("no peer to compare with") == 2
 

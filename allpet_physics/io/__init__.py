@@ -12,12 +12,14 @@ from allpet_physics.io.interfile import (
 from allpet_physics.io.nifti import read_nifti, write_nifti
 from allpet_physics.io.patient import SUVInputs, body_size
 from allpet_physics.io.roi_files import ROI, list_rois, read_roi, roi_to_volume, write_roi
+from allpet_physics.io.sinogram_files import SinogramStack, read_sinogram, write_sinogram
 from allpet_physics.io.volume import Volume, grid_mismatch, resample_to
 
 __all__ = [
     "ROI",
     "InterfileSinogram",
     "SUVInputs",
+    "SinogramStack",
     "Volume",
     "body_size",
     "grid_mismatch",
@@ -29,10 +31,12 @@ __all__ = [
     "read_nifti",
     "read_pet",
     "read_roi",
+    "read_sinogram",
     "resample_to",
     "roi_to_volume",
     "write_interfile_image",
     "write_interfile_sinogram",
     "write_nifti",
     "write_roi",
+    "write_sinogram",
 ]

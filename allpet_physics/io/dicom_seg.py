@@ -49,7 +49,7 @@ def read_segments(dataset: pydicom.Dataset, numbers: list[int], reference: Volum
         import highdicom
     except ImportError:
         raise InputError("reading a DICOM SEG needs highdicom, which is not installed; "
-                         'install it with: pip install "allpet[seg]".') from None
+                         'install it with: pip install ".[seg]" in the source folder of allpet.') from None
     fractional = str(dataset.get("SegmentationType") or "") == "FRACTIONAL"
     failure = None
     for spacing in _spacings_to_try(dataset, reference):

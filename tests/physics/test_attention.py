@@ -609,3 +609,12 @@ def test_edit_on_another_grid_or_to_nothing():
     with pytest.warns(EmptyROIWarning):
         mask, _ = edit_roi(disc(30, 30, 8), remove=np.ones((SIZE, SIZE)))
     assert not mask.any()
+
+
+def test_specks_of_noise_are_remarked_upon():
+    rng = np.random.default_rng(0)
+    image = 0.3 * np.abs(rng.standard_normal((SIZE, SIZE))) + disc(48, 48, 30) + 5.0 * disc(50, 40, 5)
+    noisy = threshold_roi(image, "relative", floor=0.7)
+    assert noisy.n_components > 20
+    assert any("as noise makes them" in text and "min_voxels" in text for text in noisy.warnings)
+    assert not any("noise" in text for text in threshold_roi(image, "relative", floor=3.0, min_voxels=5).warnings)

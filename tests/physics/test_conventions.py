@@ -86,6 +86,34 @@ def test_astra_projects_a_disc_to_its_chords(model, tolerance, unit):
     np.testing.assert_allclose(conventions.sinogram_to_astra(ours, g, unit_mm=unit_mm), theirs, rtol=1e-6)
 
 
+@pytest.mark.parametrize("unit_mm", [1.0, 2.0])
+@pytest.mark.parametrize("arc", [np.pi, 2 * np.pi])
+def test_geometry_goes_to_astra_and_back(arc, unit_mm):
+    astra = pytest.importorskip("astra")
+    g = ParallelGeometry(30, 41, 2.5, (30, 44), 2.0, arc)
+    back = conventions.from_astra(*conventions.to_astra(g, unit_mm=unit_mm), unit_mm=unit_mm)
+    assert (back.n_angles, back.n_bins, back.image_shape, back.arc) == (30, 41, (30, 44), arc)
+    assert (back.bin_mm, back.pixel_mm) == pytest.approx((2.5, 2.0), rel=1e-12)
+    plain = conventions.from_astra(astra.create_proj_geom("parallel", 1.0, 64, np.linspace(0, np.pi, 90, False)),
+                                   astra.create_vol_geom(48, 64), unit_mm=3.0)
+    assert plain == ParallelGeometry(90, 64, 3.0, (48, 64), 3.0)
+
+
+def test_astra_geometries_that_ours_cannot_hold_are_refused():
+    astra = pytest.importorskip("astra")
+    angles, volume = np.linspace(0, np.pi, 20, False), astra.create_vol_geom(16, 16)
+    parallel = astra.create_proj_geom("parallel", 1.0, 16, angles)
+    for projection, grid, message in [
+        (astra.create_proj_geom("fanflat", 1.0, 16, angles, 100, 100), volume, "fanflat"),
+        (astra.create_proj_geom("parallel", 1.0, 16, angles + 0.1), volume, "from 0 on"),
+        (astra.create_proj_geom("parallel", 1.0, 16, angles / 2), volume, "from 0 on"),
+        (parallel, astra.create_vol_geom(16, 16, -8, 8, -4, 4), "square pixels"),
+        (parallel, astra.create_vol_geom(16, 16, -7, 9, -8, 8), "centred on the origin"),
+    ]:
+        with pytest.raises(GeometryError, match=message):
+            conventions.from_astra(projection, grid)
+
+
 def test_astra_missing_names_the_extra(monkeypatch):
     real = builtins.__import__
 
@@ -95,7 +123,7 @@ def test_astra_missing_names_the_extra(monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_astra)
-    with pytest.raises(InputError, match=r'pip install "allpet\[astra\]"'):
+    with pytest.raises(InputError, match=r'pip install "\.\[astra\]"'):
         conventions.to_astra(ParallelGeometry.preset("network-64"))
 
 

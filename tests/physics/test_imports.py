@@ -110,4 +110,4 @@ try:
     RadonOperator(ParallelGeometry(4, 4, 1.0, (4, 4), 1.0), backend="astra")
 except InputError as error:
     print(json.dumps(str(error)))""")
-    assert 'pip install "allpet[astra]"' in message
+    assert 'pip install ".[astra]"' in message

@@ -96,7 +96,7 @@ def test_bad_settings_are_refused(monkeypatch):
     with pytest.raises(ConnectionError, match=r"no dask scheduler answers at tcp://127\.0\.0\.1:1 "):
         list(run_tasks(square, [1], scheduler="tcp://127.0.0.1:1"))
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(InputError, match=r'pip install "allpet\[scale\]"'):
+    with pytest.raises(InputError, match=r'pip install "\.\[scale\]"'):
         list(run_tasks(square, [1], scheduler="tcp://127.0.0.1:1"))
 
 

@@ -624,6 +624,6 @@ def test_without_highdicom_the_extra_is_named(tmp_path, monkeypatch):
     masks = two_segments()
     path = write_seg(tmp_path, masks, ["lesion", "organ"])
     monkeypatch.setitem(sys.modules, "highdicom", None)
-    with pytest.raises(InputError, match=r'pip install "allpet\[seg\]"'):
+    with pytest.raises(InputError, match=r'pip install "\.\[seg\]"'):
         read_roi(path, series_volume(masks.shape[1:]), label=1)
     assert list_rois(path) == [(1, "lesion"), (2, "organ")]

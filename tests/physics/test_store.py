@@ -248,7 +248,7 @@ def test_a_task_that_breaks_its_promise_leaves_no_shard(tmp_path):
 
 def test_without_zarr_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "zarr", None)
-    with pytest.raises(InputError, match=r'pip install "allpet\[scale\]"'):
+    with pytest.raises(InputError, match=r'pip install "\.\[scale\]"'):
         new(tmp_path / "s")
 
 
