@@ -16,6 +16,8 @@ _COMMANDS = {
     "project": "allpet_physics.commands.project",
     "reconstruct": "allpet_physics.commands.reconstruct",
     "masks": "allpet_physics.commands.masks",
+    "simulate": "allpet_physics.commands.simulate",
+    "info": "allpet_physics.commands.info",
     "doctor": "allpet_physics.commands.doctor",
     "demo": "allpet_physics.commands.demo",
 }

@@ -32,6 +32,7 @@ A patient is made from (seed, patient) alone, and all slices of a patient stand 
 
 import functools
 import hashlib
+import json
 import math
 import tempfile
 from collections.abc import Mapping
@@ -164,7 +165,7 @@ def make_cohort(parameters: Mapping, samples: np.ndarray) -> dict[str, np.ndarra
     arrays = cohort_arrays(parameters)
     made = {name: np.zeros((len(samples), *shape), dtype) for name, (shape, dtype) in arrays.items()}
     patients, slices = np.divmod(np.asarray(samples), parameters["n_slices"])
-    parts = split_patients([_region(parameters, i) for i in range(parameters["n_patients"])], parameters["split"])
+    parts = _parts(parameters["n_patients"], tuple(parameters["regions"]), json.dumps(parameters["split"]))
     for patient in np.unique(patients).tolist():
         rows = np.flatnonzero(patients == patient)
         found = _sample_arrays(make_study(parameters, patient))
@@ -244,6 +245,11 @@ def _count_dtype(parameters: Mapping, geometry: ParallelGeometry) -> str:
     """Return uint16 unless half of an angle's counts in one bin would overflow it."""
     most = max(parameters["settings"][name]["counts"] for name in ("head", "body"))
     return "uint16" if 2 * most / geometry.n_angles <= 65535 else "uint32"
+
+
+@functools.lru_cache(maxsize=4)
+def _parts(n_patients: int, regions: tuple[str, ...], split: str) -> np.ndarray:
+    return split_patients([regions[i % len(regions)] for i in range(n_patients)], json.loads(split))
 
 
 @functools.lru_cache(maxsize=4)

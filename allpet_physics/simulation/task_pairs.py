@@ -21,13 +21,14 @@ noise than any correction can reach. ``"corrected"`` is (y - b) / a: what a scan
 counts, unbiased, noisy, and signed.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from allpet_physics._arrays import as_positive_int
 from allpet_physics.counts import poisson_counts, thin
 from allpet_physics.errors import InputError
+from allpet_physics.scan import Scan
 from allpet_physics.simulation.study import Study, random_stream
 from allpet_physics.simulation.study_settings import FRAMES, frame_number
 
@@ -137,6 +138,14 @@ def low_dose(study: Study, tracer: str, dose_factor: int, *, frame: str = "first
         rng = random_stream(study.key, _THINNING, name, frame_number(frame), number, dose_factor, draw)
         out[k] = thin(full[k], 1 / dose_factor, rng)
     return out
+
+
+def low_dose_scan(study: Study, tracer: str, dose_factor: int, *, frame: str = "first", draw: int = 0) -> Scan:
+    """Return the scan of `low_dose` with its means, ready for reconstruction; see `Study.scan`."""
+    full, share = study.scan(tracer, frame), np.float32(1 / dose_factor)
+    means = {name: getattr(full, name) * share for name in ("trues", "scatter", "randoms")}
+    return replace(full, prompts=low_dose(study, tracer, dose_factor, frame=frame, draw=draw), dose=1 / dose_factor,
+                   **means)
 
 
 def _unattenuated(study: Study, tracer: str, frame: str, target: str, draw: int) -> np.ndarray:
