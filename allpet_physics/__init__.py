@@ -7,7 +7,8 @@ from importlib import import_module as _import_module
 
 from allpet_physics.acquisition import AcquisitionModel, angle_subsets
 from allpet_physics.attention import asymmetry_map, body_mask, edit_roi, project_roi, threshold_roi
-from allpet_physics.consistency import pn_residual
+from allpet_physics.bsrem import bsrem, bsrem_iterates
+from allpet_physics.consistency import count_balance, helgason_ludwig, pn_residual
 from allpet_physics.counts import poisson_counts, scale_to_counts, thin
 from allpet_physics.emission import mlem, mlem_iterates, osem, osem_iterates
 from allpet_physics.errors import EmptyROIWarning, GeometryError, InputError, MetadataError
@@ -19,9 +20,13 @@ from allpet_physics.geometry import ParallelGeometry, scanner_presets
 from allpet_physics.mask_projection import composite, composite_blocks, normalise_mask, project_blocks, project_mask
 from allpet_physics.mask_statistics import mask_statistics, plot_mask_statistics
 from allpet_physics.masks import BlockCatalogue, Blocks, DynamicMultiMask, block_catalogue
+from allpet_physics.nema import contrast_recovery, plot_contrast_recovery
 from allpet_physics.operators import LinearOperator, adjoint_error, assert_adjoint, stack
+from allpet_physics.point_spread import GaussianPSF
 from allpet_physics.radon import RadonOperator
 from allpet_physics.roi2sino import roi2sino
+from allpet_physics.scan import Scan, acquire, acquire_projections, attenuation_factors
+from allpet_physics.scan_protocol import ScanProtocol
 
 _SUBMODULES = ("conventions", "io", "simulation")
 
@@ -31,23 +36,34 @@ __all__ = [
     "Blocks",
     "DynamicMultiMask",
     "EmptyROIWarning",
+    "GaussianPSF",
     "GeometryError",
     "InputError",
     "LinearOperator",
     "MetadataError",
     "ParallelGeometry",
     "RadonOperator",
+    "Scan",
+    "ScanProtocol",
+    "acquire",
+    "acquire_projections",
     "adjoint_error",
     "angle_subsets",
     "assert_adjoint",
     "asymmetry_map",
+    "attenuation_factors",
     "block_catalogue",
     "body_mask",
+    "bsrem",
+    "bsrem_iterates",
     "composite",
     "composite_blocks",
+    "contrast_recovery",
     "conventions",
+    "count_balance",
     "edit_roi",
     "fbp",
+    "helgason_ludwig",
     "io",
     "mask_statistics",
     "mlem",
@@ -55,6 +71,7 @@ __all__ = [
     "normalise_mask",
     "osem",
     "osem_iterates",
+    "plot_contrast_recovery",
     "plot_mask_statistics",
     "pn_residual",
     "poisson_counts",
