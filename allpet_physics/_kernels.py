@@ -68,36 +68,32 @@ def _strip_weights(u, tau, inverse):
 
 
 @njit(parallel=True, fastmath=_FASTMATH, cache=True)
-def spread_images(images, to_image, out):
-    """Write the transformed images into the lanes of `out` ``(group, row, n + 3, 8)``: index j + 1 holds pixel j."""
+def spread_images(images, to_image, summed, out):
+    """Write the transformed images into the lanes of `out` ``(group, row, n + 3, 8)``.
+
+    Index j + 1 holds pixel j or, where `summed`, the running sum P_j, for j = -1 … n + 1.
+    """
     groups, rows, padded, _ = out.shape
     per_slice = len(to_image)
+    n = padded - 3
     for task in prange(groups * rows):
         g, r = task // rows, task % rows
-        out[g, r] = 0
+        line = out[g, r]
+        line[:] = 0
         for lane in range(LANES):
             i = g * (LANES // per_slice) + lane // per_slice
             if i >= len(images):
                 break
             a0, a1, a2, b0, b1, b2 = to_image[lane % per_slice]
-            for c in range(padded - 3):
-                out[g, r, c + 1, lane] = images[i, a0 + a1 * r + a2 * c, b0 + b1 * r + b2 * c]
-
-
-@njit(parallel=True, fastmath=_FASTMATH, cache=True)
-def running_sums(lines):
-    """Turn lines (float64) into their running sums P in place: index k + 1 holds P_k for k = -1 … n + 1."""
-    groups, rows, padded, _ = lines.shape
-    for task in prange(groups * rows):
-        line = lines[task // rows, task % rows]
-        for lane in range(LANES):
-            total = 0.0
-            value = line[1, lane]
-            line[1, lane] = 0.0
-            for j in range(2, padded):
-                total += value
-                value = line[j, lane]
-                line[j, lane] = total
+            if summed:
+                total = 0.0
+                for c in range(n):
+                    total += images[i, a0 + a1 * r + a2 * c, b0 + b1 * r + b2 * c]
+                    line[c + 2, lane] = total
+                line[n + 2, lane] = total
+            else:
+                for c in range(n):
+                    line[c + 1, lane] = images[i, a0 + a1 * r + a2 * c, b0 + b1 * r + b2 * c]
 
 
 @njit(parallel=True, fastmath=_FASTMATH, cache=True)

@@ -107,9 +107,8 @@ class RadonOperator(LinearOperator):
 
         for p in self._passes:
             lines = self._lanes(p, len(x), p.image_shape[0], p.image_shape[1] + 3, x.dtype)
-            _kernels.spread_images(x, p.to_image, lines)
+            _kernels.spread_images(x, p.to_image, self.model == "strip", lines)
             if self.model == "strip":
-                _kernels.running_sums(lines)
                 _kernels.strip_forward(lines, p.table, p.angle, p.flipped, self._strip_scale, out)
             else:
                 _kernels.joseph_forward(lines, p.table, p.angle, p.flipped, out)
