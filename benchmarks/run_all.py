@@ -71,7 +71,8 @@ def page(records: list[dict], with_figure: bool) -> str:
         "one call each that is not timed; the times are medians, with the fastest and the slowest call. Absolute times "
         "move from machine to machine: compare ratios. ASTRA's own calls are timed, on data that stand in its memory "
         "already; its CPU kernels run on one thread, ours on all. A floor is the time to fill the same buffer with "
-        "zeros by numpy, on one thread.", "",
+        "zeros by numpy, on one thread. The ratio is the peer's time over ours; beside a floor, ours over the floor's.",
+        "",
         machine_line(records), "",
         "## What is claimed", "", claims_table(records), "",
     ]
