@@ -12,7 +12,7 @@ def astra_or_reason():
     try:
         import astra
     except ImportError:
-        print('ASTRA is left out: it is not installed; install it with: pip install "allpet[astra]"')
+        print('ASTRA is left out: it is not installed; install it with: pip install ".[astra]"')
         return None
     return astra
 
