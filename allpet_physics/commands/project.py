@@ -6,6 +6,7 @@ import click
 
 from allpet_physics import _command_line as line
 from allpet_physics.commands._options import (
+    files_of_image,
     geometry_options,
     image_options,
     make_geometry,
@@ -14,7 +15,7 @@ from allpet_physics.commands._options import (
     read_volume,
 )
 
-_path = click.Path(path_type=Path)
+_path = line.FilePath()
 
 
 @line.command("project", short_help="Sinograms of an image, as line integrals or Poisson counts.", example="""
@@ -46,7 +47,9 @@ def command(ctx, image, out, slices, model, backend, counts, seed, pixel_mm, sli
     """
     import contextlib
 
-    from allpet_physics._files import refuse_existing, refuse_unwritable, staged
+    from allpet_physics._arrays import as_positive_float
+    from allpet_physics._files import refuse_existing, refuse_replacing, refuse_unwritable, staged
+    from allpet_physics._memory import refuse_too_large
     from allpet_physics.axial_grid import axial_slices, slice_indices
     from allpet_physics.errors import InputError
     from allpet_physics.io.sinogram_files import sinogram_format
@@ -54,46 +57,64 @@ def command(ctx, image, out, slices, model, backend, counts, seed, pixel_mm, sli
     image_choice, geometry_choice = pick_image(options), pick_geometry(options)
     if seed is not None and counts is None:
         raise click.UsageError("--seed belongs to --counts; leave it out.")
+    if counts is not None:
+        as_positive_float("--counts", counts)
     names = [out.name, *([out.name[:-3] + ".s"] if sinogram_format(out) == "interfile" else [])]
     if out.name.lower().endswith(".npy"):
         raise InputError("--out must end in .npz, .nii.gz, .nii or .hs: an .npy file has no room for the geometry.")
+    refuse_replacing(out.parent, names, files_of_image(image))
     refuse_existing(out.parent, names, overwrite)
     refuse_unwritable(out.parent)
     progress = line.Progress(quiet)
-    with (contextlib.nullcontext() if dry_run else staged(out.parent, names, overwrite=overwrite)) as folder:
+    with (contextlib.nullcontext() if dry_run else staged(out.parent, names, overwrite=overwrite)) as folder, \
+            line.collected_warnings() as noticed:
         progress.stage("reading the image")
         volume = _read(image, pixel_mm, slice_mm, image_choice)
         grid = axial_slices(volume)
         geometry = make_geometry(grid, **geometry_choice)
         chosen = slice_indices(slices, [1] * len(grid.data))
+        refuse_too_large(f"sinograms of {len(chosen)} slices x {geometry.n_angles} angles x {geometry.n_bins} bins",
+                         len(chosen) * geometry.n_angles * geometry.n_bins, 8 if counts is None else 28,
+                         "choose fewer --slices, --n-angles or --n-bins")
+        operator, images = _checked(grid, geometry, chosen, model, backend, counts)
         report = {"allpet": "project", "result": "dry run" if dry_run else "done", "file": str(out), "model": model,
                   "geometry": geometry.to_dict(), "slices": chosen, "unit": "counts" if counts else f"{volume.unit} mm",
-                  "warnings": [*volume.warnings, *grid.warnings]}
+                  "exit_code": 0}
         if not dry_run:
-            stack = _project(volume, grid, geometry, chosen, model, backend, counts, seed or 0, progress)
+            stack = _project(volume, grid, operator, images, chosen, counts, seed or 0, progress)
             report |= {"sum": float(stack.data.sum(dtype="float64")), "scale": stack.scale}
             progress.stage("writing")
             from allpet_physics.io.sinogram_files import write_sinogram
 
             write_sinogram(folder / out.name, stack)
-    for text in report["warnings"]:
-        line.note(f"warning: {text}")
+    report["warnings"] = list(dict.fromkeys([*volume.warnings, *grid.warnings, *noticed]))
+    line.warn(report["warnings"])
     lines = [f"sinogram  {len(chosen)} slices x {geometry.n_angles} angles x {geometry.n_bins} bins of "
              f"{geometry.bin_mm:.4g} mm, {report['unit']}", f"{'would be ' * dry_run}written   {out}"]
-    line.finish(report, lines, as_json)
+    line.finish(report, lines, as_json, quiet and not dry_run)
 
 
-def _project(volume, grid, geometry, chosen, model, backend, counts, seed, progress):
-    import numpy as np
-
-    from allpet_physics._arrays import as_float_array, as_positive_float
-    from allpet_physics.counts import poisson_counts
+def _checked(grid, geometry, chosen, model, backend, counts):
+    """Return the projector and the images, after the checks that need no projection."""
+    from allpet_physics._arrays import as_float_array
     from allpet_physics.errors import InputError
-    from allpet_physics.io.sinogram_files import SinogramStack
     from allpet_physics.radon import RadonOperator
 
     operator = RadonOperator(geometry, model=model, backend=backend)
     images = as_float_array("image", grid.data[chosen])
+    if counts is not None and not (images > 0).any():
+        raise InputError("IMAGE must hold activity for --counts, but nothing in it is positive; choose other --slices.")
+    return operator, images
+
+
+def _project(volume, grid, operator, images, chosen, counts, seed, progress):
+    import numpy as np
+
+    from allpet_physics._arrays import as_float_array
+    from allpet_physics.counts import poisson_counts
+    from allpet_physics.errors import InputError
+    from allpet_physics.io.sinogram_files import SinogramStack
+
     parts = [slice(i, i + 8) for i in range(0, len(chosen), 8)]
     data = np.concatenate([operator(images[part]) for part in progress(parts, "projecting")])
     unit, scale = f"{volume.unit} mm", 1.0
@@ -102,10 +123,10 @@ def _project(volume, grid, geometry, chosen, model, backend, counts, seed, progr
         if not total > 0:
             raise InputError("IMAGE must hold activity for --counts, but its projections sum to "
                              f"{total:g}; choose other --slices.")
-        scale = as_positive_float("--counts", counts) / total
+        scale = counts / total
         drawn = poisson_counts(data.astype(np.float64) * scale, np.random.default_rng(seed))
         data, unit = as_float_array("counts", drawn), "counts"
-    return SinogramStack(data, geometry, unit, grid.affine, grid.slice_mm, tuple(chosen), volume.unit, scale)
+    return SinogramStack(data, operator.geometry, unit, grid.affine, grid.slice_mm, tuple(chosen), volume.unit, scale)
 
 
 def _read(image: Path, pixel_mm, slice_mm, image_choice):
@@ -148,6 +169,8 @@ def _array(file: Path):
             if "image" in arrays:
                 return arrays["image"]
             held = ", ".join(arrays.files) or "nothing"
+    except PermissionError:
+        raise
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{file.name} cannot be read ({error}); write it with np.savez or np.save.") from None
     raise InputError(f'{file.name} must hold an array named "image", but holds {held}.')

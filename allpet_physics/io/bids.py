@@ -5,7 +5,9 @@ from pathlib import Path
 
 from allpet_physics.errors import InputError, MetadataError
 from allpet_physics.io.decay import MAX_HALF_LIVES, MAX_LEAD_S, nuclide_half_life
+from allpet_physics.io.moments import check_zones
 from allpet_physics.io.patient import WAY_OUT, SUVInputs
+from allpet_physics.io.plausible import HALF_LIFE_S, WEIGHT_KG, check_dose, check_within, same_half_life
 from allpet_physics.io.suv import suv_factor
 
 #: What the Units field may say, without case and spaces: the unit it means here and the factor to it.
@@ -59,11 +61,18 @@ def sidecar_factor(fields: dict, unit: str, given: SUVInputs) -> tuple[float, di
     weight = given.weight_kg or _positive(fields, "PatientWeight") or _positive(fields, "BodyWeight")
     if not weight:
         raise MetadataError(f"the JSON sidecar has no PatientWeight or BodyWeight; pass weight_kg, {WAY_OUT}.")
-    dose = given.dose_bq or _dose_bq(fields)
-    half_life_s, elapsed_s = _decay(fields, given)
+    check_within("PatientWeight in the JSON sidecar", weight, WEIGHT_KG, "kg", f"pass weight_kg, {WAY_OUT}",
+                 given=False)
+    if given.dose_bq is None:
+        dose = check_dose("InjectedRadioactivity in the JSON sidecar", _dose_bq(fields), weight,
+                          f"pass dose_bq or weight_kg, {WAY_OUT}", given=False)
+    else:
+        dose = check_dose("dose_bq", given.dose_bq, weight, "give it in Bq, or check the body weight", given=True)
+    half_life_s, remarks = _half_life(fields, given)
+    elapsed_s = _elapsed(fields, given, half_life_s)
     used |= {"PatientWeight": weight, "InjectedRadioactivity_Bq": dose, "RadionuclideHalfLife": half_life_s,
              "elapsed_s": elapsed_s}
-    return factor * float(suv_factor(weight, dose, elapsed_s, half_life_s)), used, []
+    return factor * float(suv_factor(weight, dose, elapsed_s, half_life_s)), used, remarks
 
 
 def _dose_bq(fields: dict) -> float:
@@ -74,24 +83,41 @@ def _dose_bq(fields: dict) -> float:
     return activity * _BECQUEREL[unit.lower()]
 
 
-def _decay(fields: dict, given: SUVInputs) -> tuple[float, float]:
-    """Return the half-life and the time from injection to decay reference, in s (BIDS times count from TimeZero)."""
+def _half_life(fields: dict, given: SUVInputs) -> tuple[float, list[str]]:
+    """Return the half-life in s, and a remark when it is not the named nuclide's."""
     known = nuclide_half_life(str(fields.get("TracerRadionuclide", "")))
-    half_life_s = given.half_life_s or _positive(fields, "RadionuclideHalfLife") or (known[1] if known else None)
-    if half_life_s is None:
+    if given.half_life_s is not None:
+        if known is None or same_half_life(given.half_life_s, known[1]):
+            return given.half_life_s, []
+        return given.half_life_s, [f"half_life_s is {given.half_life_s:g} s, but the JSON sidecar names {known[0]}, "
+                                   f"whose half-life is {known[1]:g} s; half_life_s was used."]
+    stated, name = _positive(fields, "RadionuclideHalfLife"), "RadionuclideHalfLife in the JSON sidecar"
+    if stated is not None:
+        check_within(name, stated, HALF_LIFE_S, "s", "pass half_life_s in seconds", given=False)
+        if known is not None and not same_half_life(stated, known[1]):
+            raise MetadataError(f"{name} must be within 5 % of the {known[1]:g} s of {known[0]}, which it names, but "
+                                f"was {stated:g} s; pass half_life_s in seconds.")
+        return stated, []
+    if known is None:
         raise MetadataError("the JSON sidecar has no TracerRadionuclide that is known and no RadionuclideHalfLife; "
                             f"pass half_life_s, {WAY_OUT}.")
+    return known[1], []
+
+
+def _elapsed(fields: dict, given: SUVInputs, half_life_s: float) -> float:
+    """Return the time from injection to decay reference in s (BIDS times count from TimeZero)."""
     if (given.injection_time is None) != (given.scan_time is None):
         raise InputError("injection_time and scan_time must be given together for a NIfTI file.")
     if given.injection_time is not None:
-        return half_life_s, _plausible((given.scan_time - given.injection_time).total_seconds(), half_life_s)
+        check_zones(injection_time=given.injection_time, scan_time=given.scan_time)
+        return _plausible((given.scan_time - given.injection_time).total_seconds(), half_life_s)
     times = {name: fields.get(name) for name in _TIME_FIELDS}
     if times["ImageDecayCorrected"] is not True or not all(_is_number(times[name]) for name in _TIME_FIELDS[1:]):
         raise MetadataError("SUV from a JSON sidecar needs ImageDecayCorrected true, ImageDecayCorrectionTime and "
                             f"InjectionStart in s, but they were {times}; pass injection_time and scan_time, "
                             f"{WAY_OUT}.")
     elapsed_s = float(times["ImageDecayCorrectionTime"]) - float(times["InjectionStart"])
-    return half_life_s, _plausible(elapsed_s, half_life_s)
+    return _plausible(elapsed_s, half_life_s)
 
 
 def _plausible(elapsed_s: float, half_life_s: float) -> float:

@@ -14,6 +14,8 @@ from allpet_physics.io.dicom_header import (
     same_in_all,
     text,
 )
+from allpet_physics.io.moments import check_zones, located, parse_moment, zone_of
+from allpet_physics.io.plausible import HALF_LIFE_S, check_within, same_half_life
 
 #: Half-life in seconds, SNOMED (SRT and SCT) codes and element of the positron emitters in clinical use. Half-lives:
 #: ENSDF evaluations of the National Nuclear Data Center (https://www.nndc.bnl.gov/ensdf), as PET headers carry them;
@@ -54,33 +56,16 @@ def nuclide_half_life(name: str, code: str = "") -> tuple[str, float] | None:
     return None
 
 
-def parse_moment(value: str) -> datetime:
-    """Read a DICOM DT (``YYYYMMDDHHMMSS.FFFFFF&ZZXX``) as local time; the time zone is dropped.
-
-    Raises
-    ------
-    ValueError
-        Not a date with a time of at least hours and minutes.
-    """
-    match = re.fullmatch(r"(\d{4})[.-]?(\d\d)[.-]?(\d\d)[T ]?(\d\d):?(\d\d)"
-                         r"(?::?(\d\d))?(?:\.(\d{1,6}))?\d*(?:[+-]\d{4})?", value.strip())
-    if match is None:
-        raise ValueError(value)
-    *whole, fraction = match.groups()
-    seconds = min(int(whole[5] or 0), 59)  # 60 is a leap second, which datetime refuses
-    return datetime(*(int(part) for part in whole[:5]), seconds, int((fraction or "0").ljust(6, "0")))
-
-
 def moment(slice_, date_keyword: str, time_keyword: str, joint_keyword: str | None = None) -> datetime | None:
     """Return the date and time that a header gives in a DA and a TM element, or in one DT element."""
     date, time = text(slice_, date_keyword), text(slice_, time_keyword)
-    candidates = [date + time] if date and time else []
+    candidates, zone = [date + time] if date and time else [], zone_of([slice_])
     if joint_keyword is not None:
         candidates.append(text(slice_, joint_keyword))
     for value in candidates:
         if value:
             try:
-                return parse_moment(value)
+                return located(parse_moment(value), zone)
             except ValueError:
                 raise MetadataError(f"{date_keyword}/{time_keyword} must be a date and a time, but was {value!r}; "
                                     "pass scan_time.") from None
@@ -93,39 +78,51 @@ def acquisition_moments(slices) -> list[datetime]:
     Raises
     ------
     MetadataError
-        A slice without AcquisitionDate and AcquisitionTime.
+        A slice without AcquisitionDate and AcquisitionTime, or a time zone in some slices only.
     """
     moments = [moment(s, "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime") for s in slices]
     if None in moments:
         raise MetadataError("AcquisitionDate (0008,0022) and AcquisitionTime (0008,0032) are missing in "
                             f"{moments.count(None)} of {len(moments)} slices, so the decay from injection to scan is "
                             'unknown; pass scan_time, or read the image with unit="Bq/ml".')
+    if len({m.tzinfo is None for m in moments}) > 1:
+        raise MetadataError("AcquisitionDateTime (0008,002A) must have a time zone in all slices or in none; pass "
+                            "scan_time.")
     return moments
 
 
 def half_life(slices, override: float | None) -> tuple[float, str | None]:
-    """Return the half-life in s and a sentence when it came from a table instead of the header.
+    """Return the half-life in s and a sentence when it is not simply the header's.
 
     Raises
     ------
     MetadataError
-        No half-life and no nuclide that the table knows.
+        No half-life and no nuclide that the table knows; a half-life that no positron emitter in clinical use has, or
+        not the named one.
     """
-    if override is not None:
-        return override, None
     drug = [radiopharmaceutical(s) for s in slices]
-    seconds = same_in_all("RadionuclideHalfLife", [number(d, "RadionuclideHalfLife") for d in drug])
-    if seconds:
-        return seconds, None
     codes = drug[0].get("RadionuclideCodeSequence") or []
     names = [text(c, "CodeMeaning") for c in codes] + [text(drug[0], "Radiopharmaceutical")]
     code = text(codes[0], "CodeValue") if codes else ""
-    found = next((f for name in names if (f := nuclide_half_life(name))), None) or nuclide_half_life("", code)
-    if found is None:
+    named = [f for f in (*map(nuclide_half_life, names), nuclide_half_life("", code)) if f is not None]
+    agrees = override is None or not named or any(same_half_life(override, f[1]) for f in named)
+    if override is not None:
+        return override, None if agrees else (f"half_life_s is {override:g} s, but the header names {named[0][0]}, "
+                                              f"whose half-life is {named[0][1]:g} s; half_life_s was used.")
+    seconds = same_in_all("RadionuclideHalfLife", [number(d, "RadionuclideHalfLife") for d in drug])
+    if seconds:
+        element = "RadionuclideHalfLife (0018,1075)"
+        check_within(element, seconds, HALF_LIFE_S, "s", "pass half_life_s in seconds", given=False)
+        if named and not any(same_half_life(seconds, f[1]) for f in named):
+            raise MetadataError(f"{element} must be within 5 % of the {named[0][1]:g} s of {named[0][0]}, which the "
+                                f"header names, but was {seconds:g} s; pass half_life_s in seconds.")
+        return seconds, None
+    if not named:
         raise MetadataError("RadionuclideHalfLife (0018,1075) is missing and the radionuclide "
                             f"({', '.join(filter(None, [*names, code])) or 'not named'}) is not one of "
                             f"{', '.join(HALF_LIVES)}; pass half_life_s in seconds.")
-    return found[1], f"RadionuclideHalfLife is missing; {found[1]:g} s was taken from the table for {found[0]}."
+    nuclide, seconds = named[0]
+    return seconds, f"RadionuclideHalfLife is missing; {seconds:g} s was taken from the table for {nuclide}."
 
 
 def injection_moment(slices, reference: datetime, half_life_s: float, override) -> tuple[datetime, str | None]:
@@ -147,38 +144,42 @@ def injection_moment(slices, reference: datetime, half_life_s: float, override) 
     drug = [radiopharmaceutical(s) for s in slices]
     whole = same_in_all("RadiopharmaceuticalStartDateTime", [text(d, "RadiopharmaceuticalStartDateTime") for d in drug])
     clock = same_in_all("RadiopharmaceuticalStartTime", [text(d, "RadiopharmaceuticalStartTime") for d in drug])
-    note = None
+    note, zone = None, zone_of(slices)
     if override is not None:
-        injected, source = as_moment("injection_time", override), "injection_time"
+        injected, source = located(override, zone), "injection_time"
     elif whole:
         source = "RadiopharmaceuticalStartDateTime (0018,1078)"
         try:
-            injected = parse_moment(whole)
+            injected = located(parse_moment(whole), zone)
         except ValueError:
             raise MetadataError(f"{source} must be a date and time, but was {whole!r}; pass injection_time.") from None
     elif clock:
         source = "RadiopharmaceuticalStartTime (0018,1072)"
         try:
-            injected = parse_moment(f"{reference:%Y%m%d}{clock}")
+            # A time of day is the header's local time, on the scan's day there.
+            there = reference.astimezone(zone) if zone and reference.tzinfo else reference
+            injected = located(parse_moment(f"{there:%Y%m%d}{clock}"), zone)
         except ValueError:
             raise MetadataError(f"{source} must be a time of day, but was {clock!r}; pass injection_time.") from None
         if half_life_s * MAX_HALF_LIVES > 48 * 3600:
             raise MetadataError(f"{source} has no date, and with a half-life of {half_life_s / 3600:.3g} h the "
                                 "injection may be days before the scan; pass injection_time with its date.")
+        check_zones(**{"the reference time": reference, source: injected})
         if injected > reference:
             injected -= timedelta(days=1)
-            note = (f"{source} {clock} has no date and is later than the scan at {reference:%H:%M:%S}; "
-                    "the day before the scan was taken.")
+            note = (f"{source} has no date and is a later time of day than the scan's; the day before the scan was "
+                    f"taken, {(reference - injected).total_seconds() / 60:.4g} min before the image's reference time.")
     else:
         raise MetadataError("RadiopharmaceuticalStartDateTime (0018,1078) and RadiopharmaceuticalStartTime (0018,1072) "
                             'are missing; pass injection_time, or read the image with unit="Bq/ml".')
+    check_zones(**{"the reference time": reference, source: injected})
     elapsed = (reference - injected).total_seconds()
     if not -MAX_LEAD_S <= elapsed <= MAX_HALF_LIVES * half_life_s:
         raise MetadataError(f"{source} puts the injection at {injected}, {elapsed / half_life_s:.3g} half-lives before "
                             f"the image's reference time {reference}, which cannot be right (dates removed or "
                             "shifted?); pass injection_time.")
     if elapsed < 0:
-        note = f"The injection at {injected} is {-elapsed:.0f} s after the image's reference time {reference}."
+        note = f"The injection is {-elapsed:.0f} s after the image's reference time."
     return injected, note
 
 
@@ -203,26 +204,30 @@ def reference_moment(slices, half_life_s: float) -> tuple[datetime, str, list[st
     for value, source in ((stated, "DecayCorrectionDateTime (0018,9701)"), (private, "GE private (0009,100D)")):
         if value:
             try:
-                return parse_moment(value), source, []
+                return located(parse_moment(value), zone_of(slices)), source, []
             except ValueError:
                 raise MetadataError(f"{source} must be a date and a time, but was {value!r}; pass scan_time.") from None
     acquired = acquisition_moments(slices)
     earliest = min(acquired)
     series = [m for s in slices if (m := moment(s, "SeriesDate", "SeriesTime")) is not None]
     derived = _reference_from_frames(slices, acquired, half_life_s)
+    if series:
+        check_zones(**{"SeriesTime (0008,0031)": series[0], "AcquisitionDateTime (0008,002A)": earliest})
     if series and min(series) <= earliest + timedelta(seconds=SAME_TIME_S):
         start, remarks = min(series), []
         if derived is not None:
             effect = 2 ** ((derived - start).total_seconds() / half_life_s) - 1
             if abs(effect) > 0.01:
-                remarks = [f"SeriesTime gives the reference time {start}, the frame times give {derived}; with the "
-                           f"latter every SUV would be {effect:+.1%} different (scan_time chooses it)."]
+                remarks = [f"The frame times put the reference time {(derived - start).total_seconds():+.0f} s from "
+                           f"SeriesTime, which was taken; with the former every SUV would be {effect:+.1%} different "
+                           "(scan_time chooses it)."]
         return start, "SeriesTime (0008,0031)", remarks
     late = "SeriesTime is missing or later than the acquisition, "
     if derived is not None:
         return derived, "AcquisitionTime + T_ave - FrameReferenceTime", [
-            late + f"so the reference time {derived} was derived from the frame times."]
-    return earliest, "earliest AcquisitionTime", [late + f"so the earliest AcquisitionTime {earliest} was taken."]
+            late + "so the reference time was derived from the frame times, "
+            f"{(derived - earliest).total_seconds():+.0f} s from the earliest AcquisitionTime."]
+    return earliest, "earliest AcquisitionTime", [late + "so the earliest AcquisitionTime was taken."]
 
 
 def average_rate_time(duration_s, half_life_s: float) -> np.ndarray:
@@ -235,16 +240,6 @@ def frame_durations(slices) -> list[float | None]:
     """Return ActualFrameDuration (0018,1242) of each slice in s."""
     durations = [number(s, "ActualFrameDuration") for s in slices]
     return [None if d is None or d <= 0 else d / 1000 for d in durations]
-
-
-def as_moment(name: str, value) -> datetime:
-    """Return `value`, a datetime or an ISO 8601 string, as local time without zone."""
-    try:
-        result = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        raise MetadataError(f'{name} must be a datetime or a string like "2025-01-31T10:15:00", '
-                            f"but was {value!r}.") from None
-    return result.replace(tzinfo=None)
 
 
 def _reference_from_frames(slices, acquired, half_life_s: float) -> datetime | None:

@@ -3,15 +3,16 @@
 import numpy as np
 
 from allpet_physics.errors import InputError, MetadataError
+from allpet_physics.io._remarks import told
 from allpet_physics.io.dicom_grid import grid_of
-from allpet_physics.io.dicom_header import number, text
+from allpet_physics.io.dicom_header import number, text, uid_digest
 from allpet_physics.io.dicom_series import brief, load_slices
 from allpet_physics.io.volume import Volume
 
-#: Series-level elements kept with a volume; none of them names the patient.
-_KEPT = ("Modality", "SeriesInstanceUID", "FrameOfReferenceUID", "SeriesDescription", "Manufacturer",
-         "ManufacturerModelName", "SeriesDate", "SeriesTime", "CorrectedImage", "ReconstructionMethod",
-         "PatientPosition")
+#: Series-level elements kept with a volume: those that an operator does not type. Free text (SeriesDescription,
+#: ImageComments, ReconstructionMethod, ...), UIDs, dates and times of day are left out, as the Basic Application
+#: Confidentiality Profile of DICOM PS3.15, Annex E, asks: any of them may name the patient or lead to one.
+_KEPT = ("Modality", "Manufacturer", "ManufacturerModelName", "CorrectedImage", "PatientPosition")
 
 
 def read_dicom_series(path, series_uid: str | None = None, *, modality: str | None = None, frame: int | None = None,
@@ -37,7 +38,8 @@ def read_dicom_series(path, series_uid: str | None = None, *, modality: str | No
     Returns
     -------
     Volume
-        Data [i, j, k]: column, row, slice along the normal of the image plane; affine in RAS mm.
+        Data [i, j, k]: column, row, slice along the normal of the image plane; affine in RAS mm. What was noticed
+        stands in `Volume.warnings` and is issued as UserWarning.
 
     Raises
     ------
@@ -48,6 +50,11 @@ def read_dicom_series(path, series_uid: str | None = None, *, modality: str | No
     GeometryError
         Slices that do not form a regular grid.
     """
+    return told(load_dicom_series(path, series_uid, modality=modality, frame=frame, dtype=dtype))
+
+
+def load_dicom_series(path, series_uid=None, *, modality=None, frame=None, dtype=np.float32) -> Volume:
+    """Return what `read_dicom_series` does, without issuing warnings."""
     slices, notes = load_slices(path, series_uid, modality=modality, frame=frame)
     kind = text(slices[0], "Modality")
     unit = "HU" if kind == "CT" else "Bq/ml" if text(slices[0], "Units") == "BQML" else "unknown"
@@ -73,7 +80,8 @@ def assemble(slices, factors, unit: str, used: dict, notes, dtype) -> Volume:
     if not np.isfinite(data).all():
         raise MetadataError("the rescaled values overflow; check RescaleSlope (0028,1053) and the scale factors.")
     tags = {keyword: value for keyword in _KEPT if (value := text(slices[0], keyword))}
-    tags |= {"n_slices": len(slices), "RescaleSlope": [min(slopes), max(slopes)],
+    tags |= {"frame_of_reference_sha256": uid_digest(text(slices[0], "FrameOfReferenceUID")),
+             "n_slices": len(slices), "RescaleSlope": [min(slopes), max(slopes)],
              "factor": [float(np.min(factors)), float(np.max(factors))], **used}
     return Volume(data, affine, unit, tags, tuple(notes))
 

@@ -1,5 +1,6 @@
 """Elements of a DICOM header as plain numbers and text, tolerant of how vendors write them."""
 
+import hashlib
 import math
 
 from pydicom.dataset import Dataset
@@ -25,6 +26,11 @@ def text(ds: Dataset, keyword: str) -> str:
     if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
         return _as_text(value)
     return "\\".join(_as_text(v) for v in value)
+
+
+def uid_digest(uid: str) -> str:
+    """Return the SHA-256 of a UID, which tells whether two are the same but not what they are; empty when it is."""
+    return hashlib.sha256(uid.encode()).hexdigest() if uid else ""
 
 
 def private_text(ds: Dataset, element: tuple[int, int, str]) -> str:

@@ -6,9 +6,10 @@ import numpy as np
 
 from allpet_physics.errors import InputError, MetadataError
 from allpet_physics.io import bids
-from allpet_physics.io.dicom import assemble, float_type, read_dicom_series
+from allpet_physics.io._remarks import told
+from allpet_physics.io.dicom import assemble, float_type, load_dicom_series
 from allpet_physics.io.dicom_series import load_slices
-from allpet_physics.io.nifti import is_nifti, read_nifti
+from allpet_physics.io.nifti import is_nifti, load_nifti
 from allpet_physics.io.patient import SUVInputs
 from allpet_physics.io.suv import PET_UNITS, pet_factors
 from allpet_physics.io.volume import Volume
@@ -21,8 +22,10 @@ def read_pet(path, unit: str = "SUVbw", dtype=np.float32, *, series_uid: str | N
     """Return a PET image in SUV (body weight) or Bq/ml.
 
     DICOM is converted from what its header says: Units BQML, CNTS (Philips), GML and CM2ML; decay correction to START,
-    ADMIN or NONE; vendors' private elements. What was used stands in `Volume.tags`, what was assumed in
-    `Volume.warnings`. A header that lacks or contradicts something is refused, never guessed.
+    ADMIN or NONE; vendors' private elements. What was used stands in `Volume.tags`; what was assumed (a weight that
+    can only be in g, a half-life from a table, ...) stands in `Volume.warnings` and is issued as UserWarning, once
+    each. A header that lacks or contradicts something, or states a weight, activity or half-life that is not
+    plausible, is refused, never guessed.
 
     NIfTI has no unit. The rule, in this order:
 
@@ -64,10 +67,10 @@ def read_pet(path, unit: str = "SUVbw", dtype=np.float32, *, series_uid: str | N
     given = SUVInputs(weight_kg, dose_bq, injection_time, scan_time, half_life_s, height_m, sex)
     if is_nifti(path):
         _refuse_series_uid(path, series_uid)
-        return _nifti_pet(path, unit, dtype, frame, nonfinite, given)
+        return told(_nifti_pet(path, unit, dtype, frame, nonfinite, given))
     slices, notes = load_slices(path, series_uid, modality="PT", frame=frame)
     factors, used, remarks = pet_factors(slices, unit, given)
-    return assemble(slices, factors, unit, used, notes + remarks, dtype)
+    return told(assemble(slices, factors, unit, used, notes + remarks, dtype))
 
 
 def read_image(path, unit: str | None = None, *, dtype=np.float32, series_uid: str | None = None,
@@ -84,12 +87,17 @@ def read_image(path, unit: str | None = None, *, dtype=np.float32, series_uid: s
         None keeps the integers of a NIfTI label map; DICOM is float32 or float64.
     series_uid, frame, nonfinite
         As in `read_pet`.
+
+    Returns
+    -------
+    Volume
+        What was noticed stands in `Volume.warnings` and is issued as UserWarning, once each.
     """
     if is_nifti(path):
         _refuse_series_uid(path, series_uid)
-        return read_nifti(path, unit, dtype=dtype, frame=frame, nonfinite=nonfinite)
-    volume = read_dicom_series(path, series_uid, frame=frame, dtype=np.float32 if dtype is None else dtype)
-    return volume if unit is None else volume.replace(unit=unit)
+        return told(load_nifti(path, unit, dtype=dtype, frame=frame, nonfinite=nonfinite))
+    volume = load_dicom_series(path, series_uid, frame=frame, dtype=np.float32 if dtype is None else dtype)
+    return told(volume if unit is None else volume.replace(unit=unit))
 
 
 def _refuse_series_uid(path, series_uid) -> None:
@@ -98,7 +106,7 @@ def _refuse_series_uid(path, series_uid) -> None:
 
 
 def _nifti_pet(path, unit: str, dtype, frame, nonfinite: str, given: SUVInputs) -> Volume:
-    volume = read_nifti(path, dtype=dtype, frame=frame, nonfinite=nonfinite)
+    volume = load_nifti(path, dtype=dtype, frame=frame, nonfinite=nonfinite)
     found = bids.sidecar_factor(bids.read_sidecar(path), unit, given)
     name = Path(path).name
     if found is not None:

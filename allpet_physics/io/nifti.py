@@ -13,6 +13,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from allpet_physics.errors import InputError, MetadataError
+from allpet_physics.io._remarks import told
 from allpet_physics.io.volume import Volume, grid_mismatch
 
 SUFFIXES = (".nii", ".nii.gz")
@@ -49,7 +50,8 @@ def read_nifti(path, unit: str | None = None, *, dtype=np.float32, frame: int | 
     Returns
     -------
     Volume
-        Data [i, j, k] as in the file; affine in RAS mm: the sform, else the qform.
+        Data [i, j, k] as in the file; affine in RAS mm: the sform, else the qform. What was noticed stands in
+        `Volume.warnings` and is issued as UserWarning.
 
     Raises
     ------
@@ -58,6 +60,11 @@ def read_nifti(path, unit: str | None = None, *, dtype=np.float32, frame: int | 
     MetadataError
         A truncated or damaged file; NaN or Inf; a 4D file without `frame`.
     """
+    return told(load_nifti(path, unit, dtype=dtype, frame=frame, nonfinite=nonfinite))
+
+
+def load_nifti(path, unit=None, *, dtype=np.float32, frame=None, nonfinite="raise") -> Volume:
+    """Return what `read_nifti` does, without issuing warnings."""
     path = _existing(path)
     if nonfinite not in ("raise", "zero", "keep"):
         raise InputError(f'nonfinite must be "raise", "zero" or "keep", but was {nonfinite!r}.')

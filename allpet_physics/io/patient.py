@@ -5,8 +5,9 @@ from datetime import datetime
 
 from allpet_physics._arrays import as_positive_float
 from allpet_physics.errors import InputError, MetadataError
-from allpet_physics.io.decay import as_moment
 from allpet_physics.io.dicom_header import number, radiopharmaceutical, same_in_all, text
+from allpet_physics.io.moments import as_moment
+from allpet_physics.io.plausible import HALF_LIFE_S, HEIGHT_M, WEIGHT_KG, check_dose, check_within
 
 #: A total dose below this is in MBq. Clinical doses are 1e7 to 1e9 Bq, that is 10 to 1000 MBq: 1e5 Bq (0.1 MBq) could
 #: not be imaged in a patient, 1e5 MBq could not be given to one.
@@ -21,20 +22,23 @@ class SUVInputs:
     Parameters
     ----------
     weight_kg, height_m : float
-        Of the patient.
+        Of the patient; 0.3 to 500 kg, 0.2 to 2.8 m.
     sex : {"M", "F", "O"}
         Only needed where stored values are normalised to lean or ideal body weight.
     dose_bq : float
-        Administered activity at `injection_time`.
+        Administered activity at `injection_time`; 0.05 to 50 MBq per kg of body weight, checked where it is used.
     injection_time, scan_time : datetime or str
-        ISO 8601 local time; `scan_time` is the time that the stored values are decay corrected to.
+        ISO 8601; `scan_time` is the time that the stored values are decay corrected to. A time without zone is local
+        time where the scanner stands. One with a zone ("2025-01-31T10:00:00+01:00") is compared with the header's
+        by TimezoneOffsetFromUTC (0008,0201), or with the other one given here; without either it is refused.
     half_life_s : float
-        Of the radionuclide.
+        Of the radionuclide; 30 s to 10 d.
 
     Raises
     ------
     InputError
-        A value that is not positive, a sex that is not M, F or O, a time that is not a date and time.
+        A value that is not positive or not plausible (`allpet_physics.io.plausible` has the limits and their reasons),
+        a sex that is not M, F or O, a time that is not a date and time.
     """
 
     weight_kg: float | None = None
@@ -49,6 +53,10 @@ class SUVInputs:
         for name in ("weight_kg", "dose_bq", "half_life_s", "height_m"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, as_positive_float(name, getattr(self, name)))
+        for name, limits, unit in (("weight_kg", WEIGHT_KG, "kg"), ("height_m", HEIGHT_M, "m"),
+                                   ("half_life_s", HALF_LIFE_S, "s")):
+            if getattr(self, name) is not None:
+                check_within(name, getattr(self, name), limits, unit, f"give it in {unit}", given=True)
         for name in ("injection_time", "scan_time"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, as_moment(name, getattr(self, name)))
@@ -104,12 +112,16 @@ def weight_kg(slices, given, used, remarks) -> float:
         if weight > 1000:
             remarks.append(f"PatientWeight {weight:g} can only be in g; it was divided by 1000.")
             weight /= 1000
+        check_within("PatientWeight (0010,1030)", weight, WEIGHT_KG, "kg", f"pass weight_kg, {WAY_OUT}", given=False)
     used["PatientWeight"] = weight
     return weight
 
 
-def dose_bq(slices, given, used, remarks) -> float:
-    """Return the administered activity in Bq. What was used and what was assumed is added to `used` and `remarks`."""
+def dose_bq(slices, given, used, remarks, weight_kg: float) -> float:
+    """Return the administered activity in Bq, if it is plausible for `weight_kg`.
+
+    What was used and what was assumed is added to `used` and `remarks`.
+    """
     dose = given.dose_bq
     if dose is None:
         doses = [number(radiopharmaceutical(s), "RadionuclideTotalDose") for s in slices]
@@ -119,6 +131,10 @@ def dose_bq(slices, given, used, remarks) -> float:
         if dose < _DOSE_IN_MBQ_BELOW:
             remarks.append(f"RadionuclideTotalDose {dose:g} is too small for Bq; it was taken as MBq.")
             dose *= 1e6
+        check_dose("RadionuclideTotalDose (0018,1074)", dose, weight_kg, f"pass dose_bq or weight_kg, {WAY_OUT}",
+                   given=False)
+    else:
+        check_dose("dose_bq", dose, weight_kg, "give it in Bq, or check the body weight", given=True)
     used["RadionuclideTotalDose"] = dose
     return dose
 
@@ -134,6 +150,7 @@ def height_m(slices, given, used, remarks) -> float:
         if height > 3:
             remarks.append(f"PatientSize {height:g} can only be in cm; it was divided by 100.")
             height /= 100
+        check_within("PatientSize (0010,1020)", height, HEIGHT_M, "m", "pass height_m", given=False)
     used["PatientSize"] = height
     return height
 

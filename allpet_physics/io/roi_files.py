@@ -15,6 +15,7 @@ import numpy as np
 import pydicom
 
 from allpet_physics.errors import EmptyROIWarning, GeometryError, InputError, MetadataError
+from allpet_physics.io.dicom_header import uid_digest
 from allpet_physics.io.dicom_seg import list_segments, read_segments
 from allpet_physics.io.label_map import label_values, labels_present
 from allpet_physics.io.mask_grid import region_on_grid
@@ -191,12 +192,13 @@ def _from_dicom(path: Path, kind: str, dataset: pydicom.Dataset, reference: Volu
             mask |= one
             notes += more
             frames.add(frame_of_reference(dataset, number))
-    wanted = str(reference.tags.get("FrameOfReferenceUID") or "")
-    if wanted and any(f and f != wanted for f in frames):
+    frames = {uid_digest(f) for f in frames if f}
+    wanted = str(reference.tags.get("frame_of_reference_sha256") or "")
+    if wanted and any(f != wanted for f in frames):
         notes.append("The region and the image state different frames of reference (FrameOfReferenceUID): they may not "
                      "be aligned; check the overlay.")
-    tags = {k: str(dataset.get(k)) for k in ("SOPClassUID", "Modality", "SegmentationType") if dataset.get(k)}
-    tags["FrameOfReferenceUID"] = ", ".join(sorted(f for f in frames if f))
+    tags = {k: str(dataset.get(k)) for k in ("Modality", "SegmentationType") if dataset.get(k)}
+    tags["frame_of_reference_sha256"] = ", ".join(sorted(frames))
     return ROI(mask, reference.affine, tuple(numbers), tuple(names[n] for n in numbers), kind, tuple(notes), tags)
 
 

@@ -19,6 +19,7 @@ from allpet_physics.io.dicom_header import (
     same_in_all,
     text,
 )
+from allpet_physics.io.moments import located, zone_of
 from allpet_physics.io.patient import SUVInputs
 
 #: Units that a PET image can be read in.
@@ -61,7 +62,8 @@ def pet_factors(slices, unit: str, given: SUVInputs) -> tuple[np.ndarray, dict, 
     factors : ndarray
         Shape (slices,), float64.
     used : dict
-        The values that the factors were made from, JSON-serialisable.
+        The values that the factors were made from, JSON-serialisable; of the times only `elapsed_s`, from the
+        injection to the time that the stored values are decay corrected to (a range where it differs by slice).
     remarks : list of str
         What was assumed; one sentence each.
 
@@ -132,7 +134,8 @@ def _from_activity(slices, to_activity, unit, given, used, remarks):
     if correction not in ("START", "ADMIN", "NONE"):
         raise MetadataError("DecayCorrection (0054,1102) must be START, ADMIN or NONE, but was "
                             f"{correction or 'missing'}; repair the header, {patient.WAY_OUT}.")
-    weight, dose = patient.weight_kg(slices, given, used, remarks), patient.dose_bq(slices, given, used, remarks)
+    weight = patient.weight_kg(slices, given, used, remarks)
+    dose = patient.dose_bq(slices, given, used, remarks, weight)
     if correction == "ADMIN":
         elapsed, seconds = np.zeros(len(slices)), 1.0
     else:
@@ -154,7 +157,7 @@ def _elapsed_s(slices, correction, half_life_s, given, used, remarks) -> np.ndar
     """
     if correction == "START" or given.scan_time is not None:
         if given.scan_time is not None:
-            references, source = [given.scan_time], "scan_time"
+            references, source = [located(given.scan_time, zone_of(slices))], "scan_time"
         else:
             reference, source, notes = reference_moment(slices, half_life_s)
             references = [reference]
@@ -170,8 +173,8 @@ def _elapsed_s(slices, correction, half_life_s, given, used, remarks) -> np.ndar
     injected, note = injection_moment(slices, min(references), half_life_s, given.injection_time)
     remarks.extend([note] if note else [])
     elapsed = np.array([(r - injected).total_seconds() for r in references]) + delay
-    used.update(injection_time=injected.isoformat(), reference_time=min(references).isoformat(),
-                reference_time_from=source, elapsed_s=_range(elapsed))
+    # Only the difference: a date and a time of day may tell who the patient was.
+    used.update(reference_time_from=source, elapsed_s=_range(elapsed))
     return elapsed
 
 

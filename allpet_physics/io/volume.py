@@ -28,7 +28,7 @@ class Volume:
     unit : str
         ``"SUVbw"``, ``"Bq/ml"``, ``"HU"``, ``"1/cm"``, ``"label"``, ``"mask"`` or ``"unknown"``.
     tags : mapping
-        What was read from the header to make `data` (no patient name or identifier).
+        What was read from the header to make `data`: no name, identifier, UID, date, time of day or free text.
     warnings : tuple of str
         What the reader noticed; one sentence each.
 

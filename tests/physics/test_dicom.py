@@ -1,10 +1,15 @@
 """DICOM series: which one, in what order, on which grid, and what is refused."""
 
+import json
+import re
+
 import numpy as np
 import pydicom
 import pytest
+from click.testing import CliRunner
 from pydicom.uid import EnhancedPETImageStorage, JPEG2000Lossless, generate_uid
 
+from allpet_physics.cli import cli
 from allpet_physics.errors import GeometryError, InputError, MetadataError
 from allpet_physics.io import read_dicom_series, read_image, read_pet
 from allpet_physics.io.dicom_series import load_slices
@@ -124,9 +129,14 @@ def test_duplicates_without_an_order_are_refused(tmp_path):
 def test_copies_of_a_file_are_left_out_with_a_remark(tmp_path):
     paths = write_series(tmp_path, ramp(), slope=1)
     (tmp_path / "copy.dcm").write_bytes(paths[1].read_bytes())
-    volume = read_dicom_series(tmp_path)
+    with pytest.warns(UserWarning, match="1 files are copies") as told:
+        volume = read_dicom_series(tmp_path)
     np.testing.assert_array_equal(volume.axial_slices(), ramp())
-    assert "1 files are copies" in volume.warnings[0]
+    assert [str(warning.message) for warning in told] == list(volume.warnings)
+    assert told[0].filename == __file__
+    with pytest.warns(UserWarning, match="1 files are copies") as told:
+        read_image(tmp_path, unit="SUVbw")
+    assert (len(told), told[0].filename) == (1, __file__)
 
 
 def test_a_missing_slice_is_located(tmp_path):
@@ -139,7 +149,8 @@ def test_a_missing_slice_is_located(tmp_path):
 def test_a_series_cropped_at_an_end_is_noticed(tmp_path):
     paths = write_series(tmp_path, ramp(5), slope=1, header={"NumberOfSlices": 5})
     paths[-1].unlink()
-    assert "NumberOfSlices" in read_dicom_series(tmp_path).warnings[0]
+    with pytest.warns(UserWarning, match="NumberOfSlices"):
+        read_dicom_series(tmp_path)
 
 
 @pytest.mark.parametrize(("changes", "error", "words"), [
@@ -184,9 +195,9 @@ def test_positions_rounded_by_the_exporter_are_accepted(tmp_path):
 
 def test_one_slice_takes_its_thickness_from_the_header(tmp_path):
     (path,) = write_series(tmp_path, ramp(1), slope=1, slice_mm=2.5)
-    volume = read_dicom_series(tmp_path)
+    with pytest.warns(UserWarning, match="single slice"):
+        volume = read_dicom_series(tmp_path)
     assert volume.voxel_mm[2] == pytest.approx(2.5)
-    assert "single slice" in volume.warnings[0]
     edit(path, SliceThickness=None)
     with pytest.raises(MetadataError, match="how thick"):
         read_dicom_series(tmp_path)
@@ -232,11 +243,58 @@ def test_enhanced_objects_are_refused_clearly(tmp_path):
         read_pet(tmp_path)
 
 
+#: Where a name may hide, and what must not come out: none of these words, no UID, no date, no time of day.
+PERSONAL = {"PatientName": "Doe^JaneZZ", "PatientID": "ID-JaneZZ-4711", "PatientBirthDate": "19611213",
+            "OtherPatientIDs": "JaneZZ-2", "PatientAddress": "JaneZZ street", "PatientComments": "JaneZZ",
+            "SeriesDescription": "PET Doe JaneZZ", "StudyDescription": "staging of JaneZZ", "StudyID": "JaneZZ",
+            "ProtocolName": "WB JaneZZ", "ImageComments": "JaneZZ moved", "InstitutionName": "JaneZZ hospital",
+            "StationName": "JANEZZ1", "ReferringPhysicianName": "JaneZZ^Dr", "OperatorsName": "JaneZZ^Op",
+            "AccessionNumber": "JaneZZ-3", "ReconstructionMethod": "OSEM for JaneZZ", "AcquisitionDate": "20250203",
+            "SeriesDate": "20250203", "StudyDate": "20250203", "SeriesTime": "221536", "AcquisitionTime": "213547",
+            "PatientWeight": "70000"}
+INJECTED = {"RadiopharmaceuticalStartDateTime": None, "RadiopharmaceuticalStartTime": "204501",
+            "Radiopharmaceutical": "FDG JaneZZ"}
+
+
+def personal_series(folder) -> list[str]:
+    """Write a series that names its patient everywhere; return what may not come out of it."""
+    paths = write_series(folder, ramp() * BQML_PER_SUV, header=PERSONAL, radiopharmaceutical=INJECTED)
+    header = pydicom.dcmread(paths[0])
+    uids = [str(e.value) for e in header if e.VR == "UI" and not str(e.value).startswith("1.2.840.10008.")]
+    assert len(uids) == 4
+    return ["janezz", "doe", "4711", "19611213", "1961-12-13", "20250203", "2025-02-03", "221536", "22:15", "213547",
+            "21:35", "204501", "20:45", *uids]
+
+
 def test_tags_never_hold_the_patient(tmp_path):
-    write_series(tmp_path, ramp(), slope=1)
-    written = repr(dict(read_dicom_series(tmp_path).tags))
-    assert "SeriesInstanceUID" in written
-    assert "SECRET" not in written.upper()
+    secrets = personal_series(tmp_path)
+    with pytest.warns(UserWarning, match=r"g;|frame times"):
+        volume = read_pet(tmp_path)
+    for written in (repr(dict(volume.tags)), repr(volume.warnings), repr(dict(read_dicom_series(tmp_path).tags))):
+        assert not [secret for secret in secrets if secret in written.lower()]
+    assert len(volume.tags["frame_of_reference_sha256"]) == 64
+    assert {"Manufacturer", "elapsed_s", "PatientWeight"} <= set(volume.tags)
+
+
+def test_the_record_of_the_command_line_never_holds_the_patient(tmp_path):
+    """Every remark stands once on standard error, although it is a warning and a line of the record."""
+    secrets = personal_series(tmp_path / "study")
+    for command in (["roi2sino", "--threshold", "fixed:150", "--with-activity"], ["project"]):
+        name, *options = command
+        out = tmp_path / name / ("sinogram.npz" if name == "project" else "record")
+        out.parent.mkdir()
+        result = CliRunner().invoke(cli, [name, str(tmp_path / "study"), *options, "--out", str(out), "--n-angles", "8",
+                                          "--json"])
+        assert result.exit_code == 0, result.output
+        texts = [result.stdout.replace(str(tmp_path), ""), result.stderr.replace(str(tmp_path), "")]
+        texts += [path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.json")]
+        for text in texts:
+            created = re.search(r'"created": "[^"]*"', text)  # the time of the run, not the patient's
+            text = text.replace(created[0], "") if created else text
+            assert not [secret for secret in secrets if secret in text.lower()]
+        assert result.stderr.count("divided by 1000") == 1
+        assert sum("divided by 1000" in line for line in json.loads(result.stdout)["warnings"]) == 1
+    assert (tmp_path / "roi2sino" / "record" / "record.json").is_file()
 
 
 def test_slices_come_back_in_order_for_those_who_need_headers(tmp_path):

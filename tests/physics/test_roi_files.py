@@ -14,6 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RTStruct
 from scipy import ndimage
 
 from allpet_physics.errors import EmptyROIWarning, GeometryError, InputError, MetadataError
+from allpet_physics.io.dicom_header import uid_digest
 from allpet_physics.io.images import read_pet
 from allpet_physics.io.mask_grid import volume_fraction
 from allpet_physics.io.roi_files import list_rois, read_roi, roi_to_volume, write_roi
@@ -227,10 +228,11 @@ def test_what_does_not_enclose_voxels_is_ignored_and_said(tmp_path):
 
 def test_another_frame_of_reference_is_said(tmp_path):
     path = write_rtstruct(tmp_path / "rs", [(1, "L", contours_lps(GRIDS["axial"], [4]))], frame="1.2.3.4")
-    same = GRIDS["axial"].replace(tags={"FrameOfReferenceUID": "1.2.3.4"})
-    other = GRIDS["axial"].replace(tags={"FrameOfReferenceUID": "1.2.3.5"})
+    same = GRIDS["axial"].replace(tags={"frame_of_reference_sha256": uid_digest("1.2.3.4")})
+    other = GRIDS["axial"].replace(tags={"frame_of_reference_sha256": uid_digest("1.2.3.5")})
     assert read_roi(path, same).warnings == ()
     assert "frames of reference" in read_roi(path, other).warnings[0]
+    assert not [secret for secret in ("Secret", "1.2.3.4") if secret in repr(dict(read_roi(path, other).tags))]
     assert "Secret" not in repr(read_roi(path, other))
 
 

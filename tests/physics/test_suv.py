@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from allpet_physics.errors import InputError, MetadataError
 from allpet_physics.io import SUVInputs, body_size, read_nifti, read_pet
-from allpet_physics.io.decay import average_rate_time, nuclide_half_life, parse_moment
+from allpet_physics.io.decay import average_rate_time, nuclide_half_life
+from allpet_physics.io.moments import parse_moment
+from allpet_physics.io.plausible import check_dose
 from allpet_physics.io.suv import suv_factor
 
 from .dicom_series import BQML_PER_SUV, DOSE_BQ, HALF_LIFE_S, shared_data, write_series
@@ -108,6 +110,7 @@ def write_case(folder, one=BQML_PER_SUV, drug=None, **series):
     return suv, mask
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # what is said has a test of its own
 @pytest.mark.parametrize("case", CASES)
 def test_every_way_to_store_suv_is_read_back(case, tmp_path):
     suv, mask = write_case(tmp_path, **CASES[case])
@@ -157,9 +160,13 @@ def test_private_elements_of_unknown_type_are_understood(tmp_path):
     ("half-life from the table", "F-18"), ("weight in g", "divided by 1000"), ("height in cm", "divided by 100"),
     ("earliest AcquisitionTime where frame times are missing", "earliest AcquisitionTime")])
 def test_what_was_assumed_is_said(case, words, tmp_path):
+    """Once as a warning of the line that reads, for those who do not look, and once in the volume."""
     write_case(tmp_path, **CASES[case])
-    (remark,) = read_pet(tmp_path).warnings
-    assert words in remark
+    with pytest.warns(UserWarning, match=words) as told:
+        volume = read_pet(tmp_path)
+    (remark,) = volume.warnings
+    assert [str(warning.message) for warning in told] == [remark]
+    assert told[0].filename == __file__
 
 
 def test_an_ordinary_header_needs_no_remark_and_lists_what_it_gave(tmp_path):
@@ -167,9 +174,10 @@ def test_an_ordinary_header_needs_no_remark_and_lists_what_it_gave(tmp_path):
     volume = read_pet(tmp_path)
     assert volume.warnings == ()
     expected = {"Units": "BQML", "DecayCorrection": "START", "PatientWeight": 70.0, "RadionuclideTotalDose": DOSE_BQ,
-                "RadionuclideHalfLife": HALF_LIFE_S, "elapsed_s": 3600.0, "injection_time": "2025-01-01T10:00:00",
-                "reference_time": "2025-01-01T11:00:00", "reference_time_from": "SeriesTime (0008,0031)"}
+                "RadionuclideHalfLife": HALF_LIFE_S, "elapsed_s": 3600.0,
+                "reference_time_from": "SeriesTime (0008,0031)"}
     assert {key: volume.tags[key] for key in expected} == expected
+    assert "2025" not in json.dumps(dict(volume.tags))
 
 
 #: What is missing, which element the message must name, and what the caller can give instead.
@@ -219,8 +227,19 @@ REFUSED = {
     "no height": ({"header": {"Units": "GML", "SUVType": "LBM", "PatientSize": None}}, "PatientSize"),
     "no frame duration": ({"header": {"DecayCorrection": "NONE", "ActualFrameDuration": None}}, "ActualFrameDuration"),
     "weights differ": ({"slice_headers": per_bed({"PatientWeight": "70"}, {"PatientWeight": "71"})}, "70.0, 71.0"),
-    "long half-life without date": ({"drug": {"RadiopharmaceuticalStartDateTime": None,
+    "long half-life without date": ({"drug": {"RadiopharmaceuticalStartDateTime": None, "Radiopharmaceutical": "Zr-89",
                                               "RadionuclideHalfLife": "282276"}}, "has no date"),
+    "dose in kBq": ({"drug": {"RadionuclideTotalDose": "368080"}}, "looks like kBq"),
+    "dose in mBq": ({"drug": {"RadionuclideTotalDose": "368.08e9"}}, r"RadionuclideTotalDose.*50 MBq per kg"),
+    "weight ten times too high": ({"header": {"PatientWeight": "700"}},
+                                  r"PatientWeight.*0\.3 and 500 kg.*pass weight_kg"),
+    "weight too low even in g": ({"header": {"PatientWeight": "0.07"}}, "PatientWeight"),
+    "height of nobody": ({"header": {"Units": "CM2ML", "PatientSize": "17.5"}}, "PatientSize"),
+    "half-life in minutes": ({"drug": {"RadionuclideHalfLife": "109.77"}}, r"within 5 %.*F-18"),
+    "half-life of another nuclide": ({"drug": {"RadionuclideHalfLife": "4057.7"}}, r"within 5 %.*F-18"),
+    "half-life of no PET nuclide": ({"drug": {"RadionuclideHalfLife": "1e9"}}, "864000 s"),
+    "injection with a zone, scan without": ({"drug": {"RadiopharmaceuticalStartDateTime": "20250101100000+0100"}},
+                                            r"TimezoneOffsetFromUTC.*pass injection_time"),
 }
 
 
@@ -230,6 +249,79 @@ def test_what_cannot_be_converted_is_refused(what, tmp_path):
     write_case(tmp_path, **series)
     with pytest.raises(MetadataError, match=words):
         read_pet(tmp_path)
+
+
+@pytest.mark.parametrize(("what", "way_out"), [
+    ("dose in kBq", {"dose_bq": DOSE_BQ}), ("dose in mBq", {"dose_bq": DOSE_BQ}),
+    ("weight ten times too high", {"weight_kg": 70}), ("weight too low even in g", {"weight_kg": 70}),
+    ("half-life in minutes", {"half_life_s": HALF_LIFE_S}),
+    ("half-life of no PET nuclide", {"half_life_s": HALF_LIFE_S}),
+    ("injection with a zone, scan without", {"injection_time": "2025-01-01T10:00"})])
+def test_what_a_header_states_implausibly_can_be_given(what, way_out, tmp_path):
+    suv, _ = write_case(tmp_path, **REFUSED[what][0])
+    np.testing.assert_allclose(read_pet(tmp_path, **way_out).axial_slices(), suv, atol=2e-3)
+
+
+@pytest.mark.parametrize(("override", "words"), [
+    ({"dose_bq": 370}, "dose_bq.*looks like MBq.*give it in Bq"), ({"dose_bq": 368080}, "looks like kBq"),
+    ({"dose_bq": 0.37}, "looks like GBq"), ({"dose_bq": 1e11}, "dose_bq"), ({"weight_kg": 1e9}, "weight_kg.*500 kg"),
+    ({"weight_kg": 70000}, "weight_kg"), ({"height_m": 175}, "height_m"), ({"half_life_s": 1e9}, "half_life_s"),
+    ({"half_life_s": 1.83}, "half_life_s"), ({"scan_time": "2025-01-01"}, "scan_time")])
+def test_what_the_caller_gives_must_be_plausible_too(override, words, tmp_path):
+    write_case(tmp_path)
+    with pytest.raises(InputError, match=words):
+        read_pet(tmp_path, **override)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(0.3, 500), st.floats(0.051, 49.9), st.sampled_from([1e-9, 1e-6, 1e-3, 1e3]))
+def test_a_plausible_dose_is_never_plausible_in_another_unit(weight_kg, mbq_per_kg, slip):
+    dose_bq = mbq_per_kg * 1e6 * weight_kg
+    assert check_dose("dose", dose_bq, weight_kg, "", given=True) == dose_bq
+    with pytest.raises(InputError, match="MBq/kg"):
+        check_dose("dose", dose_bq * slip, weight_kg, "", given=True)
+
+
+def test_a_half_life_given_against_the_named_nuclide_is_used_and_said(tmp_path):
+    suv, _ = write_case(tmp_path, one=DOSE_BQ * 2 ** (-3600 / 4057.7) / 70e3)
+    with pytest.warns(UserWarning, match="header names F-18"):
+        volume = read_pet(tmp_path, half_life_s=4057.7)
+    np.testing.assert_allclose(volume.axial_slices(), suv, atol=2e-3)
+
+
+#: Header, injection element and overrides that all mean an hour from injection to scan.
+ZONES = {
+    "a header's own zone": ({"TimezoneOffsetFromUTC": "+0500"}, "20250101060000+0100", {}),
+    "an element without zone is local": ({"TimezoneOffsetFromUTC": "+0500"}, "20250101100000", {}),
+    "a scan time elsewhere": ({"TimezoneOffsetFromUTC": "+0100"}, "20250101060000", {
+        "scan_time": "2025-01-01T11:00:00+05:00"}),
+    "an injection time in UTC": ({"TimezoneOffsetFromUTC": "-0330"}, "", {"injection_time": "2025-01-01T13:30:00Z"}),
+    "an override without zone is local": ({"TimezoneOffsetFromUTC": "+0100"}, "20250101090000+0000", {
+        "scan_time": "2025-01-01T11:00:00"}),
+    "both given with zones": ({}, "", {"injection_time": "2025-01-01T05:00:00Z",
+                                       "scan_time": "2025-01-01T11:00:00+05:00"}),
+    "both elements with zones": ({"DecayCorrectionDateTime": "20250101110000+0500"}, "20250101050000+0000", {}),
+    "a time of day is local": ({"TimezoneOffsetFromUTC": "+0900",
+                                "DecayCorrectionDateTime": "20250101020000+0000"}, None, {}),
+}
+
+
+@pytest.mark.parametrize("case", ZONES)
+def test_time_zones_are_converted(case, tmp_path):
+    header, injection, overrides = ZONES[case]
+    suv, _ = write_case(tmp_path, header=header, drug={"RadiopharmaceuticalStartDateTime": injection})
+    volume = read_pet(tmp_path, **overrides)
+    assert volume.tags["elapsed_s"] == 3600
+    np.testing.assert_allclose(volume.axial_slices(), suv, atol=2e-3)
+
+
+@pytest.mark.parametrize("override", [{"scan_time": "2025-01-01T11:00:00+05:00"},
+                                      {"injection_time": "2025-01-01T10:00:00Z"},
+                                      {"injection_time": "2025-01-01T10:00", "scan_time": "2025-01-01T11:00:00Z"}])
+def test_a_zone_on_one_side_only_is_refused(override, tmp_path):
+    write_case(tmp_path)
+    with pytest.raises(MetadataError, match=r"TimezoneOffsetFromUTC.*local times without zone"):
+        read_pet(tmp_path, **override)
 
 
 def test_two_tracers_are_refused(tmp_path):
@@ -250,25 +342,28 @@ def test_activity_of_counts_and_of_uncorrected_frames(tmp_path):
     suv, _ = write_case(tmp_path / "counts", **CASES["DRO_2_5"])
     np.testing.assert_allclose(read_pet(tmp_path / "counts", "Bq/ml").axial_slices(), suv * BQML_PER_SUV, rtol=1e-4)
     write_case(tmp_path / "none", **CASES["DRO_3_4"])
-    assert "own acquisition" in read_pet(tmp_path / "none", "Bq/ml").warnings[0]
+    with pytest.warns(UserWarning, match="own acquisition"):
+        read_pet(tmp_path / "none", "Bq/ml")
 
 
 def test_an_injection_during_the_scan_is_allowed_but_said(tmp_path):
     suv, _ = write_case(tmp_path, one=DOSE_BQ * 2 ** (60 / HALF_LIFE_S) / 70e3,
                         drug={"RadiopharmaceuticalStartDateTime": "20250101110100"})
-    volume = read_pet(tmp_path)
+    with pytest.warns(UserWarning, match="60 s after"):
+        volume = read_pet(tmp_path)
     np.testing.assert_allclose(volume.axial_slices(), suv, atol=2e-3)
-    assert "60 s after" in volume.warnings[0]
 
 
 def test_a_disagreement_of_series_and_frame_times_is_said(tmp_path):
     write_case(tmp_path, header={"SeriesTime": "104000"})
-    assert "+13.5% different" in read_pet(tmp_path).warnings[0]  # 2^(1200/6586.2) - 1
+    with pytest.warns(UserWarning, match=r"\+1200 s from SeriesTime.*\+13\.5% different"):  # 2^(1200/6586.2) - 1
+        read_pet(tmp_path)
 
 
 def test_values_given_for_an_image_that_is_suv_already_are_not_silently_ignored(tmp_path):
     write_case(tmp_path / "gml", one=1.0, header={"Units": "GML"})
-    assert "weight_kg had no effect" in read_pet(tmp_path / "gml", weight_kg=140).warnings[0]
+    with pytest.warns(UserWarning, match="weight_kg had no effect"):
+        read_pet(tmp_path / "gml", weight_kg=140)
     suv, _ = write_case(tmp_path / "counts", **CASES["a SUV factor of zero does not apply"] | {"header": {
         "Units": "CNTS", (0x7053, 0x00, "DS", PHILIPS): "0.3", (0x7053, 0x09, "DS", PHILIPS): "0.5"}})
     np.testing.assert_allclose(read_pet(tmp_path / "counts", weight_kg=140).axial_slices(), 2 * suv, atol=4e-3)
@@ -326,10 +421,11 @@ def test_nuclides_are_recognised_by_name(name, nuclide):
 
 
 def test_moments_are_read_in_all_their_spellings():
-    for text in ("20250131101500", "20250131101500.000000", "202501311015", "20250131101500.00+0100",
-                 "2025.01.3110:15:00", "20250131 101500"):
+    for text in ("20250131101500", "20250131101500.000000", "202501311015", "2025.01.3110:15:00", "20250131 101500"):
         assert parse_moment(text).isoformat() == "2025-01-31T10:15:00"
-    for text in ("", "20250131", "20251331101500", "noon"):
+    assert parse_moment("20250131101500.00+0100").isoformat() == "2025-01-31T10:15:00+01:00"
+    assert parse_moment("20250131101500-0330").isoformat() == "2025-01-31T10:15:00-03:30"
+    for text in ("", "20250131", "20251331101500", "noon", "20250131101500+9900"):
         with pytest.raises(ValueError, match=r".*"):
             parse_moment(text)
 
