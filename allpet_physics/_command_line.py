@@ -11,17 +11,40 @@ from pathlib import Path
 
 import click
 
+from allpet_physics import _interrupts
+from allpet_physics._option_names import at_the_shell
 from allpet_physics.errors import InputError
 
 #: Exit codes that no exception class carries; `errors` has the others.
-FAILED, EMPTY, INTERRUPTED = 1, 5, 130
+FAILED, EMPTY, INTERRUPTED = 1, 5, _interrupts.INTERRUPTED
 #: Seconds between two plain progress lines where there is no terminal.
 _LINE_EVERY_S = 10.0
+#: What NumPy says, as a plain ValueError, of an array that no address could reach.
+_TOO_BIG = ("array is too big", "Maximum allowed dimension exceeded", "array size exceeds")
 
 json_option = click.option("--json", "as_json", is_flag=True,
                            help="Print one JSON object on standard output and nothing else there.")
-quiet_option = click.option("--quiet", is_flag=True, help="No progress; warnings and errors only.")
+quiet_option = click.option("--quiet", is_flag=True, help="Warnings and errors only, and the object of --json.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace existing files.")
+
+
+class FilePath(click.Path):
+    """A path of any kind, but not an empty text, which would otherwise mean the current folder."""
+
+    def __init__(self):
+        super().__init__(path_type=Path)
+
+    def convert(self, value, param, ctx):
+        """Return the path."""
+        if value == "":
+            self.fail("must be the name of a file or folder, but was empty.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class EmptyResult(InputError):
+    """The input holds nothing that the result could be made of."""
+
+    exit_code = EMPTY
 
 
 class Command(click.Command):
@@ -30,36 +53,42 @@ class Command(click.Command):
     def parse_args(self, ctx, args):
         """Keep the arguments as typed, for the record, and answer a usage error in JSON too when that was asked."""
         ctx.meta["allpet.arguments"] = list(args)
-        as_json = "--json" in args
-        try:
+        with usage_errors_in_json(list(args)):
             return super().parse_args(ctx, args)
-        except click.UsageError as error:
-            if as_json:
-                click.echo(json.dumps(_error_object("UsageError", error.format_message(), error.exit_code)))
-            raise
 
     def invoke(self, ctx):
         """Run the command; show Python warnings as plain lines, turn exceptions into exit codes."""
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), usage_errors_in_json(ctx.meta.get("allpet.arguments", [])):
             warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = lambda message, *_args, **_kwargs: note(f"warning: {message}")
+            warnings.showwarning = lambda message, *_args, **_kwargs: warn([str(message)])
             try:
+                _interrupts.unwind()
                 return super().invoke(ctx)
             except InputError as error:
-                self._fail(ctx, type(error).__name__, str(error), error.exit_code)
+                self.fail(ctx, type(error).__name__, at_the_shell(str(error), self), error.exit_code)
             except KeyboardInterrupt as interrupt:
-                self._fail(ctx, "Interrupted", str(interrupt) or "interrupted; nothing was written.", INTERRUPTED)
+                self.fail(ctx, "Interrupted", str(interrupt) or "interrupted; nothing was written.", INTERRUPTED)
             except MemoryError as error:
-                self._fail(ctx, "MemoryError", f"not enough memory ({error}); choose fewer --slices or a coarser "
-                           "geometry.", FAILED)
+                self._fail_by_size(ctx, error)
             except OSError as error:
                 where = f": {error.filename}" if error.filename else ""
-                self._fail(ctx, type(error).__name__, f"{error.strerror or error}{where}.", FAILED)
+                self.fail(ctx, type(error).__name__, f"{error.strerror or error}{where}.", FAILED)
+
+            except (ValueError, OverflowError) as error:
+                if not isinstance(error, OverflowError) and not any(text in str(error) for text in _TOO_BIG):
+                    raise
+                self._fail_by_size(ctx, error)
+
+    @classmethod
+    def _fail_by_size(cls, ctx, error):
+        cls.fail(ctx, "MemoryError", f"not enough memory ({str(error).rstrip('.')}); choose fewer slices or a coarser "
+                  "geometry.", FAILED)
 
     @staticmethod
-    def _fail(ctx, kind: str, message: str, code: int):
+    def fail(ctx, kind: str, message: str, code: int, as_json: bool | None = None):
+        """End with a sentence on stderr, an object on stdout if JSON was asked for, and an exit code."""
         note(f"error: {message}")
-        if ctx.params.get("as_json"):
+        if ctx.params.get("as_json") if as_json is None else as_json:
             click.echo(json.dumps(_error_object(kind, message, code)))
         ctx.exit(code)
 
@@ -77,9 +106,32 @@ def note(text: str) -> None:
     click.echo(text, err=True)
 
 
-def finish(record: dict, lines: list[str], as_json: bool) -> None:
-    """Print the result: one JSON object, or lines for a reader."""
-    click.echo(json.dumps(record) if as_json else "\n".join(lines))
+def warn(texts) -> None:
+    """Write each warning as one line to stderr, in the words of the command that is running."""
+    ctx = click.get_current_context(silent=True)
+    for text in texts:
+        note(f"warning: {text if ctx is None else at_the_shell(text, ctx.command)}")
+
+
+@contextlib.contextmanager
+def usage_errors_in_json(arguments):
+    """Print an error of click's as a JSON object too where the arguments ask for JSON, once; then let it through."""
+    try:
+        yield
+    except click.ClickException as error:
+        if "--json" in arguments and not getattr(error, "allpet_printed", False):
+            kind = "UsageError" if isinstance(error, click.UsageError) else type(error).__name__
+            click.echo(json.dumps(_error_object(kind, error.format_message(), error.exit_code)))
+            error.allpet_printed = True
+        raise
+
+
+def finish(record: dict, lines: list[str], as_json: bool, quiet: bool = False) -> None:
+    """Print the result: one JSON object, or lines for a reader who did not ask for quiet."""
+    if as_json:
+        click.echo(json.dumps(record))
+    elif not quiet:
+        click.echo("\n".join(lines))
 
 
 def version() -> str:
@@ -162,6 +214,7 @@ def entry(click_command, name: str):
     """Return the function that a console script calls for a command."""
     @functools.wraps(entry)
     def main():
+        _interrupts.stop_at_once()
         _end_cleanly_when_terminated()
         click_command(prog_name=name)
     return main

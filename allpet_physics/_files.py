@@ -6,7 +6,7 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from allpet_physics.errors import InputError
@@ -42,7 +42,7 @@ def staged(folder: str | os.PathLike, names: Sequence[str], *, overwrite: bool =
     staging = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".allpet-", dir=folder))
+        staging = _hidden_folder(folder)
         yield staging
         with uninterrupted():
             written = [name for name in names if (staging / name).exists()]
@@ -62,21 +62,53 @@ def staged(folder: str | os.PathLike, names: Sequence[str], *, overwrite: bool =
 
 
 def refuse_existing(folder: str | os.PathLike, names: Sequence[str], overwrite: bool) -> None:
-    """Raise InputError when a file of one of the names exists and must not be replaced."""
+    """Raise InputError when a file of one of the names exists and must not be replaced, or a folder does."""
+    folders = [name for name in names if (Path(folder) / name).is_dir()]
+    if folders:
+        raise InputError(f"{folders[0]} in {str(folder)!r} is a folder, which a file cannot replace; choose another "
+                         "--out.")
     existing = [name for name in names if os.path.lexists(Path(folder) / name)]
     if existing and not overwrite:
         raise InputError(f"{', '.join(existing)} exist{'s' * (len(existing) == 1)} in {str(folder)!r} already; pass "
                          "--overwrite to replace, or choose another --out.")
 
 
+def refuse_replacing(folder: str | os.PathLike, names: Sequence[str], inputs: Mapping[str, Path | None]) -> None:
+    """Raise InputError when a file of one of the names is one that the command reads, whatever path leads to it.
+
+    Parameters
+    ----------
+    folder, names
+        What would be written.
+    inputs : mapping of str to path or None
+        What is read, by what it is called in the message; files that do not exist cannot be lost.
+    """
+    for what, path in inputs.items():
+        for name in names:
+            place = Path(folder) / name
+            if path is not None and path.exists() and place.exists() and place.samefile(path):
+                raise InputError(f"{name} in {str(folder)!r} is {what} itself, which this command reads and would "
+                                 "replace; choose another --out.")
+
+
 def refuse_unwritable(folder: str | os.PathLike) -> None:
-    """Raise OSError when it is plain, without writing anything, that files cannot be made in a folder."""
+    """Raise OSError when files cannot be made in a folder, or in the nearest one above it that exists.
+
+    Permissions alone do not tell (a read-only disk, the root user), so an empty folder is made there and removed.
+    """
     folder = Path(folder).absolute()
     nearest = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
     if not nearest.is_dir():
         raise NotADirectoryError(20, "Not a directory", str(nearest))
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise PermissionError(13, "Permission denied", str(nearest))
+    with uninterrupted():
+        _hidden_folder(nearest).rmdir()
+
+
+def _hidden_folder(folder: Path) -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix=".allpet-", dir=folder))
+    except OSError as error:  # its file name is that of the hidden folder, which nobody asked for
+        raise type(error)(error.errno, error.strerror, str(folder)) from None
 
 
 @contextlib.contextmanager

@@ -20,6 +20,9 @@ _SQUARE = 1e-3
 OBLIQUE_DEG = 1.0
 #: Rows and columns that leave the right angle by more than this many degrees (shear) are refused.
 _SHEAR_DEG = 1.0
+#: Bins per pixel of a slice's diagonal, and the number of bins that is never too many, in `geometry_for`. More than
+#: a few bins per pixel resolve nothing; such numbers are slips of the keyboard that would fill the memory.
+_MOST_BINS_PER_PIXEL, _ALWAYS_ALLOWED = 16, 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,14 +100,33 @@ def geometry_for(grid: AxialSlices, *, preset: str | None = None, **changes) -> 
         A named geometry whose angles, bins and arc are taken; the image grid stays that of the slices.
     **changes
         `n_angles`, `n_bins`, `bin_mm`, `arc`; None leaves the default.
+
+    Raises
+    ------
+    InputError
+        A number that a geometry cannot have.
+    GeometryError
+        More than 16 bins per pixel of the slice's diagonal (and more than 4096).
     """
     changes = {k: v for k, v in changes.items() if v is not None}
     for name in ("n_angles", "n_bins"):
         if name in changes:
             as_positive_int(name, changes[name])  # under its own name, before the other is made from it
     if preset is not None:
-        return ParallelGeometry.preset(preset).replace(image_shape=grid.image_shape, pixel_mm=grid.pixel_mm, **changes)
-    return ParallelGeometry.for_image(grid.image_shape, grid.pixel_mm, **changes)
+        geometry = ParallelGeometry.preset(preset).replace(image_shape=grid.image_shape, pixel_mm=grid.pixel_mm,
+                                                           **changes)
+    else:
+        try:
+            geometry = ParallelGeometry.for_image(grid.image_shape, grid.pixel_mm, **changes)
+        except OverflowError:
+            raise GeometryError(f"bin_mm must leave a countable number of bins, but was {changes['bin_mm']:g} for "
+                                f"pixels of {grid.pixel_mm:g} mm; choose wider bins.") from None
+    most = max(int(_MOST_BINS_PER_PIXEL * np.hypot(*grid.image_shape)), _ALWAYS_ALLOWED)
+    if geometry.n_bins > most:
+        raise GeometryError(f"the geometry must have at most {most} bins for slices of {grid.image_shape[0]} x "
+                            f"{grid.image_shape[1]} pixels of {grid.pixel_mm:.4g} mm, but had {geometry.n_bins} of "
+                            f"{geometry.bin_mm:.4g} mm; choose a smaller n_bins or a larger bin_mm.")
+    return geometry
 
 
 def slice_indices(spec, slice_voxels: Sequence[int]) -> list[int]:

@@ -5,11 +5,11 @@ command itself. Their module is imported for ``allpet --help`` too, so it must n
 """
 
 from importlib import import_module
-from importlib.metadata import entry_points
 
 import click
 
-from allpet_physics._command_line import INTERRUPTED, entry, note, version_option
+from allpet_physics import _interrupts
+from allpet_physics._command_line import FAILED, Command, entry, usage_errors_in_json, version_option
 
 _COMMANDS = {
     "roi2sino": "allpet_physics.commands.roi2sino",
@@ -30,13 +30,16 @@ class _LazyGroup(click.Group):
         """Return our commands in the order of a day's work, then those of other packages."""
         return [*_COMMANDS, *sorted(set(_plugins()) - set(_COMMANDS))]
 
+    def parse_args(self, ctx, args):
+        """Answer a usage error in JSON too when that was asked."""
+        ctx.meta["allpet.words"] = list(args)
+        with usage_errors_in_json(list(args)):
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx):
-        """Run the command; Ctrl-C while it is being imported ends like Ctrl-C later on."""
-        try:
+        """Run the command; an unknown one is answered in JSON too when that was asked."""
+        with usage_errors_in_json(ctx.meta["allpet.words"]):
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            note("error: interrupted; nothing was written.")
-            ctx.exit(INTERRUPTED)
 
     def get_command(self, ctx, name):
         """Import one command; one that cannot be imported stays in the list and says why when called."""
@@ -49,12 +52,16 @@ class _LazyGroup(click.Group):
             found = plugin.load()
             if not isinstance(found, click.Command):
                 raise TypeError(f"{plugin.value} is not a click command")
+            if not isinstance(found, Command):
+                _interrupts.unwind()  # ours do it themselves, once all is imported
             return found
         except Exception as error:  # whatever a foreign module raises must not take the other commands with it
             return _broken(name, plugin.value, error)
 
 
 def _plugins() -> dict:
+    from importlib.metadata import entry_points
+
     return {point.name: point for point in entry_points(group="allpet.commands")}
 
 
@@ -65,8 +72,8 @@ def _broken(name: str, where: str, error: Exception) -> click.Command:
                    context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
     @click.pass_context
     def broken(ctx):
-        note(f"error: {reason}; install or repair the package that brings this command.")
-        ctx.exit(1)
+        message = f"{reason}; install or repair the package that brings this command."
+        Command.fail(ctx, "ImportError", message, FAILED, as_json="--json" in ctx.args)
 
     return broken
 
@@ -85,4 +92,5 @@ main = entry(cli, "allpet")
 
 def roi2sino_main() -> None:
     """Run ``allpet-roi2sino``: the command ``allpet roi2sino`` standing alone."""
+    _interrupts.stop_at_once()
     entry(import_module(_COMMANDS["roi2sino"]).command, "allpet-roi2sino")()

@@ -126,13 +126,11 @@ def roi2sino(image: "Volume", mask: "np.ndarray | Volume | ROI | ThresholdedROI"
 
     sinogram = np.empty((len(chosen), *geometry.sinogram_shape), np.float32)
     parts = [slice(i, i + _SLICES_AT_ONCE) for i in range(0, len(chosen), _SLICES_AT_ONCE)]
+    check_normalisation(normalisation, scale_mm, per, model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # said once below, for all slices together
         for part in track(parts, "projecting the region"):
             sinogram[part] = project_roi(masks[chosen[part]], geometry, normalisation="none", model=model)
-        # Path lengths again, so that the arguments are checked and named by the door they belong to.
-        project_roi(np.zeros(geometry.image_shape, bool), geometry, normalisation=normalisation, scale_mm=scale_mm,
-                    per=per, model=model)
     notes += _cut_off(masks[chosen], sinogram, geometry)
     activity = whole = None
     if with_activity:
@@ -149,6 +147,15 @@ def roi2sino(image: "Volume", mask: "np.ndarray | Volume | ROI | ThresholdedROI"
     attention = normalise_paths(sinogram, normalisation, scale_mm, per)
     return ROISinogram(sinogram, attention, geometry, tuple(chosen), counts, region, grid.affine, grid.slice_mm,
                        normalisation, activity, whole, tuple(notes))
+
+
+def check_normalisation(normalisation: str, scale_mm: float | None, per: str, model: str) -> None:
+    """Raise InputError for arguments that `project_roi` would refuse, before anything is computed."""
+    one_pixel = ParallelGeometry(1, 1, 1.0, (1, 1), 1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EmptyROIWarning)
+        project_roi(np.zeros((1, 1), bool), one_pixel, normalisation=normalisation, scale_mm=scale_mm, per=per,
+                    model=model)
 
 
 def threshold_volume(image: "Volume", method: str = "relative", *, body: np.ndarray | None = None,

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
-_path = click.Path(path_type=Path)
+from allpet_physics._command_line import FilePath
+
+_path = FilePath()
 _ARCS = {"pi": math.pi, "2pi": 2 * math.pi}
 _PET_OVERRIDES = ("weight_kg", "dose_bq", "injection_time", "scan_time", "half_life_s", "height_m", "sex")
 
@@ -43,6 +45,14 @@ geometry_options = together(
 )
 
 
+def files_of_image(image: Path) -> dict[str, Path]:
+    """Return what `read_volume` reads besides folders, by what it is called in a message."""
+    from allpet_physics.io.nifti import is_nifti
+
+    beside = Path(str(image).removesuffix(".gz").removesuffix(".nii") + ".json")
+    return {"IMAGE": image} | ({"the JSON sidecar of IMAGE": beside} if is_nifti(image) else {})
+
+
 def read_volume(image: Path, *, unit, series_uid, frame, nonfinite, **overrides):
     """Return the image that the options describe, as a `Volume`."""
     from allpet_physics.errors import InputError, MetadataError
@@ -54,6 +64,10 @@ def read_volume(image: Path, *, unit, series_uid, frame, nonfinite, **overrides)
     if not image.exists():
         raise InputError(f"IMAGE must be a NIfTI file, a DICOM folder or a DICOM file, but {image} does not exist.")
     if is_nifti(image):
+        if image.is_dir():
+            raise InputError(f"IMAGE must be a NIfTI file by its name, but {image} is a folder; give the file in it, "
+                             "or rename a folder of DICOM files.")
+        _refuse_sinogram(image)
         _refuse(InputError, {"--series-uid": series_uid}, "a DICOM folder", image)
         converted = unit in (None, "SUVbw", "Bq/ml") and read_sidecar(image)
         if not converted:
@@ -65,11 +79,29 @@ def read_volume(image: Path, *, unit, series_uid, frame, nonfinite, **overrides)
                 raise MetadataError(f"{image.name} records its unit as {volume.unit}, and nothing in it converts that "
                                     f"to {unit}; leave --unit out, or convert the DICOM series.")
             return volume.replace(unit=unit)
-        return read_pet(image, unit or "SUVbw", frame=frame, **given)
+        return read_pet(image, unit or "SUVbw", frame=frame, nonfinite=nonfinite, **given)
     if unit == "native" or (unit is None and not given and not _is_pet(image, series_uid)):
         _refuse(InputError, given, "PET in SUV", image)
         return read_image(image, series_uid=series_uid, frame=frame)
     return read_pet(image, unit or "SUVbw", series_uid=series_uid, frame=frame, **given)
+
+
+def _refuse_sinogram(image: Path) -> None:
+    """Raise InputError when a NIfTI file is a sinogram stack of this library's."""
+    import nibabel as nib
+
+    from allpet_physics.errors import InputError
+    from allpet_physics.io.sinogram_files import NIFTI_MARK
+
+    try:
+        found = bytes(nib.load(image).header["descrip"].tobytes())
+    except PermissionError:
+        raise
+    except Exception:  # whatever is wrong with the file, the reader says it
+        return
+    if found.startswith(NIFTI_MARK):
+        raise InputError(f"IMAGE must be an image, but {image.name} holds sinograms; make an image of it with "
+                         "allpet reconstruct.")
 
 
 def _refuse(kind, options: dict, belongs_to: str, image: Path) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 import click
 import numpy as np
 
-from allpet_physics._command_line import base_name
+from allpet_physics._command_line import FilePath, base_name
 from allpet_physics.commands._options import pick, together
 from allpet_physics.errors import InputError
 
-_path = click.Path(path_type=Path)
+_path = FilePath()
 _METHODS = ("relative", "fixed", "otsu", "percentile", "local")
 _MASK_OPTIONS = ("label", "roi_name", "label_names")
 _THRESHOLD_OPTIONS = ("polarity", "body", "floor", "window_mm", "offset", "rim_mm", "min_volume_ml", "connectivity",
@@ -64,6 +64,13 @@ def pick_region(options: dict) -> dict:
     if chosen["threshold"] is not None:
         chosen["threshold"] = parse_threshold(chosen["threshold"])
     return chosen
+
+
+def files_of_region(options: dict) -> dict[str, Path | None]:
+    """Return the files that the options (from `pick_region`) name, by what they are called in a message."""
+    mask = options["mask"]
+    return {"--mask": mask, "--label-names": options["label_names"], "--body": options["body"],
+            "the labels.json beside --mask": None if mask is None else mask.with_name("labels.json")}
 
 
 def parse_threshold(text: str) -> tuple[str, object]:

@@ -13,7 +13,7 @@ _PICTURE, _RECORD = "demo.png", "demo.json"
 @line.command("demo", short_help="A simulated scan, from counts to attention in the sinogram.", example="""
 allpet demo --out demo_output
 allpet demo --trues 5e5 --seed 1 --out fewer_counts""")
-@click.option("--out", type=click.Path(path_type=Path), default="demo_output", show_default=True, metavar="DIR",
+@click.option("--out", type=line.FilePath(), default="demo_output", show_default=True, metavar="DIR",
               help="Folder for demo.png and demo.json.")
 @click.option("--trues", type=float, default=2e6, show_default="2e6", metavar="N",
               help="Expected true coincidences in the slice; scatter and randoms come on top.")
@@ -49,7 +49,7 @@ def command(ctx, out, trues, seed, overwrite, as_json, quiet):
         record = {"allpet": "demo", "command": line.command_line(ctx), "seed": seed, **report(demo)}
         record["seconds"]["in all"] = round(time.perf_counter() - started, 3)
         write_record(staging / _RECORD, record)
-    line.finish(record | {"folder": str(out), "files": names, "exit_code": 0}, _lines(record, out), as_json)
+    line.finish(record | {"folder": str(out), "files": names, "exit_code": 0}, _lines(record, out), as_json, quiet)
 
 
 def _lines(record: dict, out: Path) -> list[str]:

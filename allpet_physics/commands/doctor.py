@@ -17,8 +17,9 @@ def command(ctx, as_json):
     from allpet_physics.doctor import diagnose
 
     report = diagnose()
-    line.finish(report, _lines(report), as_json)
-    ctx.exit(0 if report["healthy"] else line.FAILED)
+    code = 0 if report["healthy"] else line.FAILED
+    line.finish(report | {"exit_code": code}, _lines(report), as_json)
+    ctx.exit(code)
 
 
 def _lines(report: dict) -> list[str]:

@@ -34,7 +34,7 @@ class _Range(click.ParamType):
 allpet masks --dmm --samples 100000 --blocks 1:6 --block-px 16:64 --seed 0 --out masks.zarr
 allpet masks --catalogue --block 64 --size 512 --sinograms --workers 2 --out rmas.zarr
 allpet masks --catalogue --block 64 --size 512 --sinograms --workers 2 --out rmas.zarr --resume""")
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="STORE", help="Folder of the store.")
+@click.option("--out", required=True, type=line.FilePath(), metavar="STORE", help="Folder of the store.")
 @click.option("--catalogue", is_flag=True, help="Every placement of one block (RMAS).")
 @click.option("--block", type=int, metavar="PX", help="Side of the catalogue's block [default: 64].")
 @click.option("--stride", type=int, metavar="PX", help="Shift between neighbours of the catalogue [default: 1].")
@@ -53,7 +53,7 @@ allpet masks --catalogue --block 64 --size 512 --sinograms --workers 2 --out rma
               help="Of the sinograms [default: strip].")
 @click.option("--normalisation", type=click.Choice(["linear", "clip", "none"]),
               help="Of the sinograms [default: linear].")
-@click.option("--statistics", type=click.Path(path_type=Path), metavar="PNG",
+@click.option("--statistics", type=line.FilePath(), metavar="PNG",
               help="Plot the number, size, place and coverage of the blocks (of 250,000 samples at most).")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Local processes.")
 @click.option("--scheduler", metavar="ADDRESS", help="Use the workers of a dask cluster, which share the file system.")
@@ -84,7 +84,8 @@ def command(ctx, out, statistics, workers, scheduler, resume, dry_run, overwrite
         refuse_unwritable(statistics.parent)
     sampler, n_samples, parameters = _describe(options, mask_parameters)
     progress = line.Progress(quiet)
-    report = {"allpet": "masks", "store": str(out), "samples": n_samples, "parameters": parameters}
+    report = {"allpet": "masks", "store": str(out), "samples": n_samples, "parameters": parameters,
+              "exit_code": 0}
     what = f"{n_samples:,} samples of {sampler.image_shape[0]} x {sampler.image_shape[1]} px"
     if dry_run:
         report |= {"result": "dry run", "bytes": expected_bytes(parameters, n_samples)}
@@ -108,7 +109,7 @@ def command(ctx, out, statistics, workers, scheduler, resume, dry_run, overwrite
              + (f" ({report['kept']} were there already)" if report["kept"] else ""), f"written  {out}"]
     if statistics is not None:
         lines.append(f"plotted  {statistics}")
-    line.finish(report, lines, as_json)
+    line.finish(report, lines, as_json, quiet)
 
 
 def _plot(sampler, n_samples: int, file: Path) -> dict:
@@ -128,6 +129,7 @@ def _plot(sampler, n_samples: int, file: Path) -> dict:
 
 def _describe(options: dict, mask_parameters):
     """Return the sampler, the number of samples and the settings that the options describe."""
+    from allpet_physics.errors import InputError
     from allpet_physics.masks import DynamicMultiMask, block_catalogue
 
     if options["catalogue"] == options["dmm"]:
@@ -142,7 +144,11 @@ def _describe(options: dict, mask_parameters):
         return {name: options[option] for name, option in names.items() if options[option] is not None}
 
     if options["catalogue"]:
-        sampler = block_catalogue(geometry.image_shape, **{"block_px": 64, **chosen(block_px="block", stride="stride")})
+        try:
+            sampler = block_catalogue(geometry.image_shape, **{"block_px": 64,
+                                                               **chosen(block_px="block", stride="stride")})
+        except InputError as error:  # --block-px is an option too, but of --dmm
+            raise type(error)(str(error).replace("block_px", "--block")) from None
         n_samples = len(sampler)
     elif options["samples"] is None:
         raise click.UsageError("--dmm needs --samples, the number of random sets.")

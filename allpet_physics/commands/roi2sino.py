@@ -9,6 +9,7 @@ import click
 
 from allpet_physics import _command_line as line
 from allpet_physics.commands._options import (
+    files_of_image,
     geometry_options,
     image_options,
     make_geometry,
@@ -16,16 +17,18 @@ from allpet_physics.commands._options import (
     pick_image,
     read_volume,
 )
-from allpet_physics.commands._region import pick_region, read_region, region_options
+from allpet_physics.commands._region import files_of_region, pick_region, read_region, region_options
 
 _SUFFIXES = {"npz": ".npz", "nifti": ".nii.gz", "interfile": ".hs"}
+#: What every warning of an empty region says.
+_NO_VOXEL = "holds no voxel of the image"
 
 
 @line.command("roi2sino", short_help="Sinogram and attention map of a region of interest.", example="""
 allpet roi2sino ct.nii.gz --mask labels.nii.gz --label liver --out liver/
 allpet roi2sino pet_dicom_folder --threshold relative:0.41 --min-volume-ml 1 --out lesion/hot.nii.gz""")
 @image_options
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR|FILE",
+@click.option("--out", required=True, type=line.FilePath(), metavar="DIR|FILE",
               help="Folder for the results, or the name of the sinogram file (.npz, .nii.gz, .hs), which then starts "
                    "the other names.")
 @region_options
@@ -72,8 +75,11 @@ def command(ctx, image, out, slices, model, normalisation, per, scale_mm, with_a
     folder, names = _plan(out, file_format, with_activity, preview)
     everything = [*names["files"], names["record"]]
     progress = line.Progress(quiet)
-    from allpet_physics._files import refuse_existing, refuse_unwritable, staged
+    from allpet_physics._files import refuse_existing, refuse_replacing, refuse_unwritable, staged
+    from allpet_physics.roi2sino import check_normalisation
 
+    check_normalisation(normalisation, scale_mm, per, model)
+    refuse_replacing(folder, everything, files_of_image(image) | files_of_region(region_choice))
     refuse_existing(folder, everything, overwrite)
     refuse_unwritable(folder)
     workplace = contextlib.nullcontext() if dry_run else staged(folder, everything, overwrite=overwrite)
@@ -82,6 +88,8 @@ def command(ctx, image, out, slices, model, normalisation, per, scale_mm, with_a
         volume = read_volume(image, **image_choice)
         progress.stage("reading the region" if region_choice["mask"] else "thresholding")
         region = read_region(volume, region_choice)
+        from allpet_physics._arrays import as_float_array
+        from allpet_physics._memory import refuse_too_large
         from allpet_physics.axial_grid import axial_slices, slice_indices
         from allpet_physics.commands import _roi2sino_results as results
 
@@ -89,6 +97,11 @@ def command(ctx, image, out, slices, model, normalisation, per, scale_mm, with_a
         geometry = make_geometry(grid, **geometry_choice)
         per_slice = volume.replace(data=region.mask).axial_slices().sum(axis=(1, 2))
         chosen = slice_indices(slices, per_slice)
+        refuse_too_large(f"sinograms of {len(chosen)} slices x {geometry.n_angles} angles x {geometry.n_bins} bins",
+                         len(chosen) * geometry.n_angles * geometry.n_bins, 16 if with_activity else 8,
+                         "choose fewer --slices, --n-angles or --n-bins")
+        if with_activity:
+            as_float_array("image", grid.data)
         empty = not per_slice[chosen].any()
         record = {
             "allpet": "roi2sino", "result": "empty" if empty else "dry run" if dry_run else "done",
@@ -96,6 +109,7 @@ def command(ctx, image, out, slices, model, normalisation, per, scale_mm, with_a
             **results.describe(volume, region, grid, geometry, chosen, per_slice, image, model=model,
                                normalisation=normalisation, per=per, scale_mm=scale_mm)}
         if empty:
+            noticed[:] = [text for text in noticed if _NO_VOXEL not in text]  # the next one says it for all of them
             noticed.append(_why_empty(region, per_slice, chosen))
         elif not dry_run:
             record["outputs"] = results.compute_and_write(
@@ -105,11 +119,11 @@ def command(ctx, image, out, slices, model, normalisation, per, scale_mm, with_a
             [*volume.warnings, *grid.warnings, *region.warnings, *noticed], image, *region.inputs.values())
         if not dry_run:
             results.write_record(staging / names["record"], record)
-    for text in record["warnings"]:
-        line.note(f"warning: {text}")
+    line.warn(record["warnings"])
     files = [names["record"]] if empty else everything
     record |= {"folder": str(folder), "files": files, "exit_code": line.EMPTY if empty else 0}
-    line.finish(record, _summary(record, region.title, folder, files, dry_run, empty), as_json)
+    line.finish(record, _summary(record, region.title, folder, files, dry_run, empty), as_json,
+                quiet and not dry_run)
     sys.stdout.flush()
     ctx.exit(record["exit_code"])
 
@@ -138,7 +152,8 @@ def _plan(out: Path, file_format: str | None, with_activity: bool, preview: bool
 
 def _why_empty(region, per_slice, chosen) -> str:
     if not per_slice.any():
-        return f"The region ({region.title}) holds no voxel of the image; no sinogram was made."
+        return (f"The region ({region.title}) {_NO_VOXEL}: it is empty, lies outside, or is thinner than a voxel; no "
+                "sinogram was made.")
     filled = per_slice.nonzero()[0]
     return (f"The region ({region.title}) lies in slices {filled[0]} to {filled[-1]}, but slices {chosen[0]} to "
             f"{chosen[-1]} were chosen; no sinogram was made.")

@@ -97,15 +97,14 @@ def command(ctx, out, workers, scheduler, resume, dry_run, overwrite, as_json, q
         report |= {"result": "dry run", "bytes": cohort.expected_bytes(parameters)}
         line.finish(report, [f"would write  {what}, about {size_text(report['bytes'])}, to {out}"], as_json)
         return
-    card = store.create(out, cohort.cohort_arrays(parameters), n_samples, parameters, kind=cohort.KIND, resume=resume,
-                        samples_per_shard=cohort.samples_per_shard(parameters), overwrite=overwrite)
     try:
-        report |= store.fill(out, cohort.make_cohort, workers=workers, scheduler=scheduler, progress=progress)
+        report |= cohort.write_cohort(out, parameters, workers=workers, scheduler=scheduler, resume=resume,
+                                      overwrite=overwrite, progress=progress)
     except KeyboardInterrupt:
         done = store.describe(out)
         line.Command._fail(ctx, "Interrupted", f"interrupted; {done['shards_done']} of {done['shards']} shards are "
                            "done and kept; go on with --resume.", line.INTERRUPTED)
-    report |= {"result": "done", "bytes": store.describe(out)["bytes"], "arrays": card["arrays"]}
+    report |= {"result": "done", "bytes": store.describe(out)["bytes"], "arrays": store.describe(out)["arrays"]}
     line.finish(report, [f"cohort   {what}, {size_text(report['bytes'])} in {report['shards']} shards"
                          + (f" ({report['kept']} were there already)" if report["kept"] else ""),
                          f"written  {out}"], as_json)
@@ -113,7 +112,7 @@ def command(ctx, out, workers, scheduler, resume, dry_run, overwrite, as_json, q
 
 def _parameters(options: dict) -> dict:
     """Return the settings of the cohort that the options describe."""
-    from allpet_physics.simulation.cohort import cohort_parameters
+    from allpet_physics.simulation.cohort_settings import cohort_parameters
     from allpet_physics.simulation.study_settings import StudySettings
 
     settings = StudySettings()

@@ -24,10 +24,14 @@ def label_values(path: Path, image) -> Volume:
     MetadataError
         NaN or Inf, a damaged file, several images in one file.
     """
-    volume = volume_of_image(path, image, dtype=None)
+    volume = volume_of_image(path, image, dtype=None, nonfinite="keep")
     values = volume.data
     if values.dtype.kind in "iu":
         return volume
+    bad = np.count_nonzero(~np.isfinite(values))
+    if bad:
+        raise MetadataError(f"{path.name} must hold labels, but {bad} of its {values.size} voxels are NaN or Inf; set "
+                            "them to 0 in the file if they mean outside.")
     rounded = np.round(values)
     if np.abs(values - rounded).max(initial=0) <= _INTEGER:
         return volume.replace(data=rounded.astype(np.int64))
@@ -56,6 +60,10 @@ def _names(path: Path, label_names) -> dict[int, str]:
         if not isinstance(label_names, Mapping):
             label_names = json.loads(Path(label_names).read_text(encoding="utf-8"))
         return {int(n): str(text) for n, text in label_names.items()}
+    except PermissionError:
+        if given:
+            raise
+        return {}
     except (OSError, ValueError, AttributeError, TypeError) as error:
         if not given:
             return {}  # a labels.json of another tool, that nobody pointed at

@@ -14,9 +14,16 @@ from allpet_physics._arrays import as_float_array
 from allpet_physics.axial_grid import centred_affine, recentred_affine
 from allpet_physics.errors import GeometryError, InputError, MetadataError
 from allpet_physics.geometry import ParallelGeometry
+from allpet_physics.io.nifti import write_whole
 
 #: What each format's file name ends in.
 SUFFIXES = {"npz": ".npz", "nifti": ".nii.gz", "interfile": ".hs"}
+#: What the header of a NIfTI file of sinograms says of itself.
+NIFTI_MARK = b"allpet sinogram"
+#: Start of the comment lines in which an Interfile keeps what its keys cannot say; other readers pass over them.
+_COMMENT, _COMMENT_WIDTH = "; allpet ", 100
+#: A stated bin width that differs from the file's by less than this part agrees with it: it was rounded to be read.
+_AGREES = 1e-3
 _AXES = "sinogram[slice, angle, bin]; slices from inferior to superior"
 _UNREADABLE = (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile,
                nib.filebasedimages.ImageFileError)
@@ -104,7 +111,8 @@ def write_sinogram(path, stack: SinogramStack, extra: Mapping[str, tuple[np.ndar
 
     NIfTI holds ``[bin, angle, slice]`` (its first axis runs fastest), voxel sizes in mm, degrees and mm, and the
     geometry as JSON in a header extension. Interfile holds STIR's axes and, as STIR has it, the most superior slice
-    first; `read_sinogram` returns both as they were given.
+    first; its keys know neither unit nor image grid nor patient, which stand in comment lines of the header that
+    other readers pass over. `read_sinogram` returns all of them as they were given.
 
     Parameters
     ----------
@@ -126,7 +134,7 @@ def write_sinogram(path, stack: SinogramStack, extra: Mapping[str, tuple[np.ndar
         image = nib.Nifti1Image(stack.data.transpose(2, 1, 0), None)
         image.header.set_zooms((g.bin_mm, np.degrees(g.arc / g.n_angles), stack.slice_mm))
         image.header.set_xyzt_units("mm")
-        image.header["descrip"] = b"allpet sinogram [bin, angle, slice]; voxel mm, degrees, mm"
+        image.header["descrip"] = NIFTI_MARK + b" [bin, angle, slice]; voxel mm, degrees, mm"
         image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", json.dumps(_fields(stack)).encode()))
         nib.save(image, path)
     else:
@@ -134,6 +142,10 @@ def write_sinogram(path, stack: SinogramStack, extra: Mapping[str, tuple[np.ndar
 
         step = stack.image_affine()[:3, 2]  # also refuses slices that are not evenly spaced
         write_interfile_sinogram(path, stack.data[::-1], g, plane_mm=float(np.linalg.norm(step)))
+        text = json.dumps(_fields(stack))
+        lines = [_COMMENT + text[i:i + _COMMENT_WIDTH] for i in range(0, len(text), _COMMENT_WIDTH)]
+        first, rest = Path(path).read_text(encoding="utf-8").split("\n", 1)
+        write_whole(Path(path), "\n".join([first, *lines, rest]).encode())
 
 
 def read_sinogram(path, *, array: str = "sinogram", bin_mm: float | None = None, arc: float | None = None,
@@ -146,10 +158,10 @@ def read_sinogram(path, *, array: str = "sinogram", bin_mm: float | None = None,
     array : str
         Which array of an npz.
     bin_mm, arc : float, optional
-        For files without a geometry.
+        For files without a geometry; a file with one must agree (the bin width to 0.1 %), and its own value is kept.
     image_shape, pixel_mm : optional
-        Replace the image grid of the file's geometry; where there is none, as many square pixels as bins, of the
-        bins' size.
+        Replace the image grid of the file's geometry. Where there is none (arrays, Interfile of other programs), as
+        many square pixels as bins, of the bins' size, so that the image holds the whole disc that the bins see.
 
     Raises
     ------
@@ -157,17 +169,26 @@ def read_sinogram(path, *, array: str = "sinogram", bin_mm: float | None = None,
         No such file, another format, an array that is not there (those that are get listed).
     MetadataError
         A damaged file, a file without geometry and no `bin_mm`.
+    GeometryError
+        A `bin_mm` or `arc` that contradicts the file.
     """
     path = Path(path)
     kind = sinogram_format(path)
+    if path.is_dir():
+        raise InputError(f"a sinogram must be a file, but {path} is a folder; give the file in it.")
     if not path.is_file():
         raise InputError(f"a sinogram file must exist, but there is none at {path}.")
     if kind == "interfile":
         from allpet_physics.io.interfile import read_interfile_sinogram
         found = read_interfile_sinogram(path)
         data, notes = found.data[::-1], found.warnings
-        fields = {"slice_mm": found.plane_mm or 1.0}
-        if found.bin_mm is not None:
+        fields = _interfile_comment(path, found)
+        if not fields:
+            fields = {"slice_mm": found.plane_mm or 1.0}
+            taken = "" if image_shape and pixel_mm else (
+                "; pixels of the bins' size were taken, as many as bins, unless image_shape and pixel_mm are given")
+            notes = (*notes, f"{path.name} does not say its unit, its place in the patient, or an image grid{taken}.")
+        if found.bin_mm is not None and "geometry" not in fields:
             fields["geometry"] = ParallelGeometry(found.n_views, found.n_bins, found.bin_mm,
                                                   (found.n_bins, found.n_bins), found.bin_mm, found.arc).to_dict()
         if found.view_offset:
@@ -176,7 +197,7 @@ def read_sinogram(path, *, array: str = "sinogram", bin_mm: float | None = None,
     else:
         try:
             data, fields = (_read_npz if kind == "npz" else _read_nifti)(path, array)
-        except InputError:
+        except (InputError, PermissionError):
             raise
         except _UNREADABLE as error:
             raise MetadataError(f"{path.name} cannot be read: it is truncated or damaged "
@@ -199,6 +220,20 @@ def _fields(stack: SinogramStack) -> dict:
     return {"allpet": "sinogram", "geometry": stack.geometry.to_dict(), "unit": stack.unit, "axes": _AXES,
             "image_unit": stack.image_unit, "scale": stack.scale, "slices": list(stack.slices),
             "slice_mm": stack.slice_mm, "affine": np.asarray(stack.affine).tolist()}
+
+
+def _interfile_comment(path: Path, found) -> dict:
+    """Return what `write_sinogram` put into the comments of an Interfile header, if its keys still say the same."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    text = "".join(line[len(_COMMENT):] for line in lines if line.startswith(_COMMENT))
+    try:
+        fields = json.loads(text)
+        geometry = ParallelGeometry(**fields["geometry"])
+        same = (fields["allpet"] == "sinogram" and geometry.sinogram_shape == found.data.shape[1:]
+                and len(fields["slices"]) == len(found.data) and abs(found.bin_mm / geometry.bin_mm - 1) < _AGREES)
+    except (ValueError, TypeError, KeyError, AttributeError):  # no comment, or one that was changed
+        return {}
+    return {**fields, "affine": np.array(fields["affine"])} if same else {}
 
 
 def _read_npz(path: Path, array: str):
@@ -236,14 +271,18 @@ def _read_nifti(path: Path, array: str):
 def _geometry(name, shape, fields, bin_mm, arc, image_shape, pixel_mm):
     if fields is None:
         if bin_mm is None:
-            raise MetadataError(f"{name} does not say its geometry; give the width of a bin (bin_mm, --bin-mm), "
-                                "and where they are not pi, the number of bins and the bin width, also the arc, image "
-                                "size and pixel size.")
+            raise MetadataError(f"{name} does not say its geometry; give the width of a bin in mm, bin_mm, and where "
+                                "they are not pi, the number of bins and the bin width, also the arc, image_shape and "
+                                "pixel_mm.")
         notes = () if arc is not None else (f"{name} does not say its arc; pi was taken.",)
         return ParallelGeometry(*shape, bin_mm, image_shape or (shape[1], shape[1]), pixel_mm or bin_mm,
                                 np.pi if arc is None else arc), notes
-    given = {"bin_mm": bin_mm, "arc": arc, "image_shape": image_shape, "pixel_mm": pixel_mm}
-    geometry = ParallelGeometry(**fields).replace(**{k: v for k, v in given.items() if v is not None})
+    stored, grid = ParallelGeometry(**fields), {"image_shape": image_shape, "pixel_mm": pixel_mm}
+    geometry = stored.replace(**{k: v for k, v in grid.items() if v is not None})
+    for argument, said, value in (("bin_mm", stored.bin_mm, bin_mm), ("arc", stored.arc, arc)):
+        if value is not None and not abs(value / said - 1) <= _AGREES:
+            raise GeometryError(f"{argument} must agree with {name}, which says {said:.6g}, but was {value:.6g}; leave "
+                                "it out, or correct the file.")
     if geometry.sinogram_shape != tuple(shape):
         raise MetadataError(f"{name} holds sinograms of {tuple(shape)}, but its geometry says "
                             f"{geometry.sinogram_shape}; write it again.")

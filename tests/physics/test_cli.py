@@ -229,10 +229,10 @@ BAD_IMAGES = {
     "not dicom": (not_dicom, 2, "DICOM"),
     "two series": (two_series, 4, "2 PT series"),
     "missing slice": (missing_slice, 4, "slices are missing"),
-    "no weight": (without(header={"PatientWeight": None}), 4, "weight_kg"),
-    "no dose": (without(radiopharmaceutical={"RadionuclideTotalDose": None}), 4, "dose_bq"),
+    "no weight": (without(header={"PatientWeight": None}), 4, "--weight-kg"),
+    "no dose": (without(radiopharmaceutical={"RadionuclideTotalDose": None}), 4, "--dose-bq"),
     "no times": (without(radiopharmaceutical={"RadiopharmaceuticalStartTime": None,
-                                              "RadiopharmaceuticalStartDateTime": None}), 4, "injection_time"),
+                                              "RadiopharmaceuticalStartDateTime": None}), 4, "--injection-time"),
     "nan": (spoil_nan, 4, "NaN"),
     "truncated": (spoil_truncated, 4, "truncated"),
 }
@@ -282,7 +282,7 @@ USAGE = {
     "method": (["--threshold", "best"], "relative, fixed"), "value": (["--threshold", "fixed:a"], "numbers"),
     "no value": (["--threshold", "fixed"], "fixed"),
     "preset": (["--threshold", "fixed:2", "--preset", "x"], "network-"),
-    "bins": (["--threshold", "fixed:2", "--n-bins", "0"], "n_bins"),
+    "bins": (["--threshold", "fixed:2", "--n-bins", "0"], "--n-bins"),
     "slices": (["--threshold", "fixed:2", "--slices", "7"], "0 (most inferior) to 5"),
     "format": (["--threshold", "fixed:2", "--format", "gif"], "npz"),
     "weight of a nifti": (["--threshold", "fixed:2", "--weight-kg", "70"], "--weight-kg"),
@@ -384,7 +384,7 @@ def test_a_broken_plugin_does_not_break_the_others(monkeypatch):
 
     points = [Point("broken", ImportError("no module named torch")), Point("wrong", 3),
               Point("good", click.Command("good", callback=lambda: click.echo("hello"), help="A good command."))]
-    monkeypatch.setattr(cli_module, "entry_points", lambda group: points)
+    monkeypatch.setattr(cli_module, "_plugins", lambda: {point.name: point for point in points})
     listing = run("--help")
     assert listing.exit_code == 0
     assert "A good command." in listing.stdout
@@ -451,7 +451,7 @@ RECONSTRUCT = {
     "osem with filter": (["s.npz", "--method", "osem", "--filter", "hann"], 2, "--filter"),
     "negative counts": (["n.npz", "--method", "mlem"], 2, "negative"),
     "no geometry": (["bare.npy"], 4, "--bin-mm"), "suffix": (["s.dat"], 2, ".npz"),
-    "too many subsets": (["s.npz", "--method", "osem", "--subsets", "99"], 2, "n_subsets"),
+    "too many subsets": (["s.npz", "--method", "osem", "--subsets", "99"], 2, "--subsets"),
     "other shape": (["s.npz", "--method", "osem", "--additive", "wide.npz"], 3, "--additive"),
 }
 
