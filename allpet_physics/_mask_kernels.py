@@ -225,8 +225,8 @@ def runs_strip(row_ends, row_offsets, col_ends, col_offsets, image_shape, pixel,
 
 
 @njit(parallel=True, fastmath={"nsz", "arcp"}, cache=True)
-def composite_product(sinograms, scale, clip, out):
-    """Turn masks standing in ``out[:, 0]`` into [M̂·S, S, (1 - M̂)·S], M̂ = min(mask / scale, 1) where clipped.
+def composite_product(sinograms, scale, out):
+    """Turn masks standing in ``out[:, 0]`` into [M̂·S, S, (1 - M̂)·S], M̂ = min(mask / scale, 1).
 
     The positive channel is what the negative one leaves, so that the two add up to S exactly.
     """
@@ -237,8 +237,7 @@ def composite_product(sinograms, scale, clip, out):
         for b in range(n_bins):
             s = out.dtype.type(sinograms[i, a, b])
             m = out[i, 0, a, b] / divisor
-            if clip and m > 1:
-                m = out.dtype.type(1.0)
+            m = m if m < 1 else out.dtype.type(1.0)  # a quotient may also round to just above 1
             rest = s - m * s
             out[i, 0, a, b] = s - rest
             out[i, 1, a, b] = s

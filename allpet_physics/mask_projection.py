@@ -251,8 +251,7 @@ def composite_blocks(sinograms, blocks: Blocks, geometry: ParallelGeometry, *, n
     for start in range(0, count, _SAMPLES_AT_ONCE):
         some = slice(start, min(start + _SAMPLES_AT_ONCE, count))
         largest = _strip_of_blocks(blocks, geometry, some, parts[some, 0])
-        _mask_kernels.composite_product(stack[some], scale_of(largest.max(axis=1)), normalisation == "clip",
-                                        parts[some])
+        _mask_kernels.composite_product(stack[some], scale_of(largest.max(axis=1)), parts[some])
     return out
 
 
