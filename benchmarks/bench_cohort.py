@@ -18,7 +18,7 @@ CLAIM_S = 1 / 8
 PARTS = {"draw patients": ("anatomy.py", "draw_patient"), "simulate": ("study.py", "simulate_study"),
          "project": ("radon.py", "_apply"), "blur": ("point_spread.py", "_apply"),
          "scatter": ("background.py", "scatter_shape"), "randoms": ("background.py", "randoms_shape"),
-         "Poisson": ("counts.py", "poisson_counts"), "uptake and kinetics": ("study.py", "_uptake"),
+         "Poisson": ("counts.py", "poisson_counts"), "uptake and kinetics": ("study_activity.py", "patient_uptake"),
          "encode and write": ("_shards.py", "encode_shard")}
 
 
@@ -46,7 +46,7 @@ def main(argv=None):
              zip(rows, ("in memory", "in the store"), strict=True)]
     profile = ", ".join(f"{name} {1e3 * t / slices:.3g}" for name, t in parts.items())
     memory = {n: peak_mb(n, size) for n in (24, 240, 24_000)}
-    remarks = [f"{', '.join(rates)}, with all cores.",
+    remarks = [f"{', '.join(rates)}: one process with all cores.",
                f"Profile of the store, ms a slice, each with what it calls: {profile}.",
                "Peak of Python's memory while a shard is made, MB by patients of the cohort: "
                + ", ".join(f"{n:,}: {mb:.0f}" for n, mb in memory.items()) + "."]
@@ -55,22 +55,12 @@ def main(argv=None):
 
 def filled(path, size, repeats):
     """Fill stores of a few shards; return the time per slice, the profile of another one, and its slices."""
-    from allpet_physics.io import store
-    from allpet_physics.simulation.cohort import (
-        KIND,
-        cohort_arrays,
-        cohort_parameters,
-        make_cohort,
-        n_samples,
-        samples_per_shard,
-    )
+    from allpet_physics.simulation.cohort import cohort_parameters, n_samples, samples_per_shard, write_cohort
 
     def fill(seed):
         parameters = cohort_parameters(2 * samples_per_shard(cohort_parameters(1000, size=size)) // 3, seed=seed,
                                        size=size)
-        store.create(path, cohort_arrays(parameters), n_samples(parameters), parameters, kind=KIND,
-                     samples_per_shard=samples_per_shard(parameters), overwrite=True)
-        store.fill(path, make_cohort)
+        write_cohort(path, parameters, overwrite=True)
         return n_samples(parameters)
 
     seeds, slices = itertools.count(), fill(10**6)

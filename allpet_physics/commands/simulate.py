@@ -38,7 +38,7 @@ class _Split(click.ParamType):
 allpet simulate --patients 20 --seed 0 --size 256 --out cohort.zarr
 allpet simulate --patients 500 --size 128 --slices 3 --workers 2 --out cohort.zarr --resume
 allpet simulate --patients 30 --regions head --tracers FDG --tracers DOPA --out brains.zarr""")
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="STORE", help="Folder of the store.")
+@click.option("--out", required=True, type=line.FilePath(), metavar="STORE", help="Folder of the store.")
 @click.option("--patients", required=True, type=click.IntRange(1), metavar="N",
               help="Number of patients; they take turns through the regions.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Of everything drawn.")
@@ -60,8 +60,8 @@ allpet simulate --patients 30 --regions head --tracers FDG --tracers DOPA --out 
 @click.option("--psf-mm", type=float, metavar="MM", help="Resolution, FWHM [default: 6 in the head, else 4].")
 @click.option("--delayed-min", type=(float, float), metavar="START END",
               help="Delayed frame, minutes after injection [default: 120 130].")
-@click.option("--uptake", type=click.Path(path_type=Path), metavar="CSV", help="A table of uptakes of one's own.")
-@click.option("--kinetics", type=click.Path(path_type=Path), metavar="CSV", help="A table of kinetics of one's own.")
+@click.option("--uptake", type=line.FilePath(), metavar="CSV", help="A table of uptakes of one's own.")
+@click.option("--kinetics", type=line.FilePath(), metavar="CSV", help="A table of kinetics of one's own.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Local processes.")
 @click.option("--scheduler", metavar="ADDRESS", help="Use the workers of a dask cluster, which share the file system.")
 @click.option("--resume", is_flag=True, help="Go on with a store that was begun; repair what is damaged.")
@@ -90,24 +90,25 @@ def command(ctx, out, workers, scheduler, resume, dry_run, overwrite, as_json, q
     parameters = _parameters(options)
     n_samples = cohort.n_samples(parameters)
     report = {"allpet": "simulate", "store": str(out), "patients": options["patients"], "samples": n_samples,
-              "parameters": parameters}
+              "parameters": parameters, "exit_code": 0}
     what = (f"{options['patients']:,} patients, {n_samples:,} slices x {len(parameters['tracers'])} "
             f"tracer{'s' * (len(parameters['tracers']) > 1)} x 2 frames")
     if dry_run:
         report |= {"result": "dry run", "bytes": cohort.expected_bytes(parameters)}
-        line.finish(report, [f"would write  {what}, about {size_text(report['bytes'])}, to {out}"], as_json)
+        line.finish(report, [f"would write  {what}, about {size_text(report['bytes'])}, to {out}"], as_json, quiet)
         return
     try:
         report |= cohort.write_cohort(out, parameters, workers=workers, scheduler=scheduler, resume=resume,
                                       overwrite=overwrite, progress=progress)
     except KeyboardInterrupt:
         done = store.describe(out)
-        line.Command._fail(ctx, "Interrupted", f"interrupted; {done['shards_done']} of {done['shards']} shards are "
-                           "done and kept; go on with --resume.", line.INTERRUPTED)
-    report |= {"result": "done", "bytes": store.describe(out)["bytes"], "arrays": store.describe(out)["arrays"]}
+        raise KeyboardInterrupt(f"interrupted; {done['shards_done']} of {done['shards']} shards are done and kept; "
+                                "go on with --resume.") from None
+    described = store.describe(out)
+    report |= {"result": "done", "bytes": described["bytes"], "arrays": described["arrays"]}
     line.finish(report, [f"cohort   {what}, {size_text(report['bytes'])} in {report['shards']} shards"
                          + (f" ({report['kept']} were there already)" if report["kept"] else ""),
-                         f"written  {out}"], as_json)
+                         f"written  {out}"], as_json, quiet)
 
 
 def _parameters(options: dict) -> dict:

@@ -31,100 +31,60 @@ A patient is made from (seed, patient) alone, and all slices of a patient stand 
 """
 
 import functools
-import hashlib
 import json
 import math
-import tempfile
-from collections.abc import Mapping
-from importlib.resources import files
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from allpet_physics._arrays import as_positive_float, as_positive_int
 from allpet_physics.errors import InputError
 from allpet_physics.geometry import ParallelGeometry
-from allpet_physics.simulation.organs import ORGAN_NAME, ORGAN_NUMBER, ORGANS
-from allpet_physics.simulation.split import DEFAULT_FRACTIONS, split_patients
-from allpet_physics.simulation.study import Study, check_tracers, simulate_study
-from allpet_physics.simulation.study_settings import FRAMES, REGION_WORDS, StudySettings, prompt_text
-from allpet_physics.simulation.tracers import TRACERS, TracerTables, read_tracer_tables
+from allpet_physics.simulation.cohort_settings import MOST_LESIONS, card_tables, cohort_parameters
+from allpet_physics.simulation.organs import ORGAN_NUMBER, ORGANS
+from allpet_physics.simulation.split import split_patients
+from allpet_physics.simulation.study import Study, simulate_study
+from allpet_physics.simulation.study_settings import FRAMES, StudySettings
+
+__all__ = ["KIND", "MOST_LESIONS", "cohort_arrays", "cohort_parameters", "expected_bytes", "make_cohort", "make_study",
+           "n_samples", "samples_per_shard", "write_cohort"]
 
 KIND = "cohort"
-#: Room for this many lesions in each patient.
-MOST_LESIONS = 8
 #: A shard holds whole patients, up to this many bytes before compression and this many patients.
 _SHARD_BYTES, _SHARD_PATIENTS = 2**25, 8
 #: Part of a random key that belongs to the anatomy; a study's own parts are 1 and more.
 _ANATOMY = 0
 
 
-def cohort_parameters(n_patients: int, *, seed: int = 0, size: int = 256, regions=tuple(REGION_WORDS),
-                      tracers=tuple(TRACERS), n_slices: int = 3, slice_mm: float = 12.0, lesions: int | None = None,
-                      split: Mapping = DEFAULT_FRACTIONS, settings: StudySettings | None = None,
-                      geometry: ParallelGeometry | None = None, uptake=None, kinetics=None) -> dict:
-    """Return every setting of a cohort in plain types; `make_cohort` makes samples from it.
+def write_cohort(path, parameters: Mapping, *, workers: int = 1, scheduler: str | None = None, resume: bool = False,
+                 overwrite: bool = False, progress: Callable | None = None) -> dict:
+    """Write a cohort to a store; the same bytes for any number of workers, resumable after any end.
 
     Parameters
     ----------
-    n_patients : int
-        They take turns through the regions.
-    seed : int
-    size : int
-        Rows, columns, angles and bins over a field of view of 665.6 mm.
-    regions : sequence of {"head", "chest", "abdomen"}
-        "brain" is understood, too.
-    tracers : sequence of str
-    n_slices : int
-        Slices of each patient.
-    slice_mm : float
-        Distance of their centres. Slices are thin; close ones are nearly copies of one another.
-    lesions : int, optional
-        Lesions of each patient, up to `MOST_LESIONS`; drawn by default, 0 for none.
-    split : mapping
-        Fractions of patients, or lists of them: see `split_patients`.
-    settings : StudySettings, optional
-    geometry : ParallelGeometry, optional
-        Another sinogram than the square one of `size`; its image must be square.
-    uptake, kinetics : path, optional
-        Tables of one's own, see `read_tracer_tables`. Their text goes into the card, without their names.
+    path : path-like
+        Folder of the store.
+    parameters : mapping
+        Of `cohort_parameters`.
+    workers, scheduler, progress
+        As in `allpet_physics.io.store.fill`.
+    resume, overwrite : bool
+        As in `allpet_physics.io.store.create`.
+
+    Returns
+    -------
+    dict
+        "shards", and how many of them were "made" and how many "kept".
 
     Raises
     ------
-    InputError
-        Anything out of range; an unknown region or tracer; a tracer whose table lacks an organ that patients have; a
-        split that would put one patient on both sides.
+    InputError, OSError
+        As `create` and `fill` of `allpet_physics.io.store`.
     """
-    n_patients = as_positive_int("n_patients", n_patients)
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise InputError(f"seed must be a non-negative integer, but was {seed!r}.")
-    settings = settings or StudySettings()
-    regions = _regions(regions)
-    if lesions is not None and not 0 <= lesions <= MOST_LESIONS:
-        raise InputError(f"lesions must be from 0 to {MOST_LESIONS}, but was {lesions}.")
-    tracers = check_tracers(tracers)
-    if geometry is None:
-        size = as_positive_int("size", size, minimum=16)
-        side = ParallelGeometry.preset("network-512").fov_mm / size
-        geometry = ParallelGeometry(size, size, side, (size, size), side)
-    if geometry.image_shape[0] != geometry.image_shape[1]:
-        raise InputError(f"geometry must have a square image for random patients, but had {geometry.image_shape}.")
-    tables = {name: None if path is None else _table_text(name, path) for name, path in
-              (("uptake", uptake), ("kinetics", kinetics))}
-    _check_organs(tracers, _tables(tables["uptake"], tables["kinetics"]))
-    parts = split_patients([regions[i % len(regions)] for i in range(n_patients)], split)
-    return {
-        "n_patients": n_patients, "seed": int(seed), "regions": list(regions), "tracers": list(tracers),
-        "n_slices": as_positive_int("n_slices", n_slices), "slice_mm": as_positive_float("slice_mm", slice_mm),
-        "lesions": None if lesions is None else int(lesions),
-        "split": {name: list(value) if isinstance(value, (list, tuple)) else float(value)
-                  for name, value in split.items()},
-        "patients_by_split": np.bincount(parts, minlength=3).tolist(),
-        "geometry": geometry.to_dict(), "settings": settings.to_dict(), "frames": list(FRAMES),
-        "prompts": {region: {t: prompt_text(region, t) for t in tracers} for region in regions},
-        "organs": list(ORGAN_NAME), "tables": tables, "tables_sha256": {name: _table_digest(name, text)
-                                                                        for name, text in tables.items()},
-    }
+    from allpet_physics.io import store
+
+    store.create(path, cohort_arrays(parameters), n_samples(parameters), parameters, kind=KIND,
+                 samples_per_shard=samples_per_shard(parameters), resume=resume, overwrite=overwrite)
+    return store.fill(path, make_cohort, workers=workers, scheduler=scheduler, progress=progress)
 
 
 def n_samples(parameters: Mapping) -> int:
@@ -186,13 +146,12 @@ def make_study(parameters: Mapping, patient: int) -> Study:
 
     geometry = ParallelGeometry(**parameters["geometry"])
     settings = StudySettings.from_dict(parameters["settings"])
-    _check_tables(parameters)
     size, pixel_mm = geometry.image_shape[0], geometry.pixel_mm
     drawn = draw_patient((parameters["seed"], patient, _ANATOMY), _region(parameters, patient), size,
                          parameters["n_slices"], fov_mm=size * pixel_mm, slice_mm=parameters["slice_mm"],
                          lesions=parameters["lesions"])
     return simulate_study(drawn, (parameters["seed"], patient), geometry, parameters["tracers"], settings,
-                          tables=_tables(parameters["tables"]["uptake"], parameters["tables"]["kinetics"]),
+                          tables=card_tables(parameters),
                           operator=_operator(geometry, settings.model))
 
 
@@ -227,16 +186,6 @@ def _sample_arrays(study: Study) -> dict:
         "age": drawn["age"], "male": drawn["sex"] == "male", "arms_up": study.details["arms"] != "down"}
 
 
-def _regions(regions) -> tuple[str, ...]:
-    alias = {word: region for region, word in REGION_WORDS.items()}
-    names = [regions] if isinstance(regions, str) else list(regions)
-    found = tuple(alias.get(name, name) for name in names)
-    if not found or len(set(found)) < len(found) or not set(found) <= set(REGION_WORDS):
-        raise InputError(f"regions must be different ones of {', '.join(REGION_WORDS)}, at least one, but were "
-                         f"{', '.join(map(str, names)) or 'none'}.")
-    return found
-
-
 def _region(parameters: Mapping, patient: int) -> str:
     return parameters["regions"][patient % len(parameters["regions"])]
 
@@ -257,44 +206,3 @@ def _operator(geometry: ParallelGeometry, model: str):
     from allpet_physics.radon import RadonOperator
 
     return RadonOperator(geometry, model=model)
-
-
-@functools.lru_cache(maxsize=4)
-def _tables(uptake: str | None, kinetics: str | None) -> TracerTables:
-    """Return tables from the text of a card."""
-    with tempfile.TemporaryDirectory() as folder:
-        paths = {}
-        for name, text in (("uptake", uptake), ("kinetics", kinetics)):
-            if text is not None:
-                paths[name] = Path(folder) / f"{name}.csv"
-                paths[name].write_text(text, encoding="utf-8")
-        return read_tracer_tables(**paths)
-
-
-def _table_text(name: str, path) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{name} must be a readable CSV file, but {Path(path).name} could not be read "
-                         f"({type(error).__name__}).") from None
-
-
-def _table_digest(name: str, text: str | None) -> str:
-    packaged = files("allpet_physics.simulation") / f"{name}.csv"
-    return hashlib.sha256(packaged.read_bytes() if text is None else text.encode()).hexdigest()
-
-
-def _check_tables(parameters: Mapping) -> None:
-    """Refuse to go on with a cohort that was begun with other packaged tables."""
-    for name, digest in parameters["tables_sha256"].items():
-        if _table_digest(name, parameters["tables"][name]) != digest:
-            raise InputError(f"the table {name}.csv of this version of allpet differs from the one that the cohort was "
-                             "begun with; go on with that version, or begin anew.")
-
-
-def _check_organs(tracers, tables: TracerTables) -> None:
-    """Refuse at once a tracer that lacks an organ, which a worker would find at some patient only."""
-    from allpet_physics.simulation.tracer_tables import EMPTY_ORGANS, uptake_rows
-
-    for tracer in tracers:
-        uptake_rows(tables, tracer, [organ for organ in ORGAN_NAME if organ not in EMPTY_ORGANS])

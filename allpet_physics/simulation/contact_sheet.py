@@ -67,7 +67,7 @@ def reconstruct(scan: Scan, operator: RadonOperator, method: str = "osem", **cor
     return GaussianPSF(geometry, POST_FILTER_MM)(image)
 
 
-def cohort_sheet(cohort, path: str | Path, *, columns: int = 6, dpi: int = 100) -> None:
+def cohort_sheet(cohort, path: str | Path, *, columns: int = 6, dpi: int = 84) -> None:
     """Save a sheet of a cohort: patients of every class, then noise levels and tasks of one of them.
 
     Parameters
@@ -90,14 +90,14 @@ def cohort_sheet(cohort, path: str | Path, *, columns: int = 6, dpi: int = 100) 
             study = cohort.study(i)
             panels += [_image(study, tracer, reconstruct(study.scan(tracer), operator)[0],
                               f"#{cohort.patients[i]} {tracer}") for tracer in cohort.tracers[:wanted]]
-        rows.append((f"{region.capitalize()}: OSEM of full-dose counts", panels))
+        rows.append((f"{region.capitalize()}: OSEM of full-dose counts, SUV", panels))
     study = cohort.study(_telling_slice(cohort))
     rows += noise_rows(study, operator) + task_rows(study, operator)
     _save(rows, path, dpi, f"{len(np.unique(cohort.patients))} simulated patients, {len(cohort)} slices, "
           f"{cohort.geometry.n_angles} angles x {cohort.geometry.n_bins} bins")
 
 
-def study_sheet(study: Study, path: str | Path, *, dpi: int = 100) -> None:
+def study_sheet(study: Study, path: str | Path, *, dpi: int = 84) -> None:
     """Save noise levels and tasks of the first slice of a study as PNG."""
     operator = RadonOperator(study.geometry)
     _save(noise_rows(study, operator) + task_rows(study, operator), path, dpi,
@@ -115,8 +115,8 @@ def noise_rows(study: Study, operator: RadonOperator) -> list:
               for n, scan in scans.items()]
     filtered = [_image(study, tracer, reconstruct(scan, operator, "fbp")[0], f"FBP, {f'1/{n}' if n > 1 else 'full'}")
                 for n, scan in scans.items()]
-    return [(f"Low dose: prompts of {study.prompt(tracer)}, thinned", sinograms), ("OSEM of the same", images),
-            ("FBP of the same", filtered)]
+    return [(f"Low dose: prompts of {study.prompt(tracer)}, thinned", sinograms), ("OSEM of the same, SUV", images),
+            ("FBP of the same, SUV", filtered)]
 
 
 def task_rows(study: Study, operator: RadonOperator) -> list:
@@ -127,12 +127,12 @@ def task_rows(study: Study, operator: RadonOperator) -> list:
                  _sinogram(scan.prompts[0], "first frame"),
                  _sinogram(delayed.prompts[0], f"delayed frame: {_counts(delayed.prompts[0])}",
                            np.percentile(scan.prompts[0], 99.8))]
+    corrected = reconstruct(scan, operator)[0]
     uncorrected = reconstruct(scan, operator, attenuation=False, background=False)[0]
     images = [_image(study, tracer, uncorrected, "not corrected (own scale)", float(np.percentile(uncorrected, 99.7))),
-              _image(study, tracer, reconstruct(scan, operator)[0], "corrected"),
-              _image(study, tracer, reconstruct(scan, operator)[0], _frame_text(study, 0)),
+              _image(study, tracer, corrected, "corrected"), _image(study, tracer, corrected, _frame_text(study, 0)),
               _image(study, tracer, reconstruct(delayed, operator)[0], _frame_text(study, 1))]
-    rows = [("Attenuation and delayed frame", sinograms), ("The same as images", images)]
+    rows = [("Attenuation and delayed frame", sinograms), ("The same by OSEM, SUV", images)]
     if len(study.tracers) > 1:
         other = study.tracers[1]
         second = study.scan(other)

@@ -13,9 +13,9 @@ DEFAULT_FRACTIONS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 def split_patients(regions: Sequence, split: Mapping) -> np.ndarray:
     """Return the place in `SPLITS` of each patient.
 
-    Fractions are dealt out region by region in the order of the patients, always to the part that lags most; so every
-    part has its share of every region, and the first patients keep their part when a cohort grows. Patients are drawn
-    independently of one another: their order carries no bias.
+    Fractions are dealt out in the order of the patients, always to the part that lags most, in the patient's region and
+    altogether; so every part has its share of every region, and the first patients keep their part when a cohort grows.
+    Patients are drawn independently of one another: their order carries no bias.
 
     Parameters
     ----------
@@ -47,13 +47,14 @@ def split_patients(regions: Sequence, split: Mapping) -> np.ndarray:
         raise InputError("split must give fractions from 0 to 1 that add up to 1, or lists of patients, but was "
                          f"{dict(split)!r}.")
     out = np.empty(len(regions), np.uint8)
-    dealt: dict = {}
+    dealt, everywhere = {}, np.zeros(len(SPLITS))
     for patient, region in enumerate(regions):
         had = dealt.setdefault(region, np.zeros(len(SPLITS)))
+        lag = fractions * (had.sum() + 1) - had + fractions * (patient + 1) - everywhere
         # Rounded, so that equal lags are equal whatever the last bits of the fractions.
-        lag = np.round(fractions * (had.sum() + 1) - had, 9)
-        out[patient] = int(np.argmax(np.where(fractions > 0, lag, -np.inf)))
+        out[patient] = int(np.argmax(np.where(fractions > 0, np.round(lag, 9), -np.inf)))
         had[out[patient]] += 1
+        everywhere[out[patient]] += 1
     return out
 
 

@@ -5,7 +5,6 @@ prompts drawn from them. Everything else follows from these and from the attenua
 expected counts and backgrounds (:meth:`Study.scan`), low doses and all other pairs (:meth:`Study.pair`).
 """
 
-import zlib
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,14 +14,14 @@ from allpet_physics.geometry import ParallelGeometry
 from allpet_physics.point_spread import GaussianPSF
 from allpet_physics.radon import RadonOperator
 from allpet_physics.scan import Scan, acquire_projections, attenuation_factors
-from allpet_physics.simulation.organs import ORGAN_NUMBER, ORGANS
+from allpet_physics.simulation.organs import group_numbers
+from allpet_physics.simulation.streams import random_key, random_stream
+from allpet_physics.simulation.study_activity import activity_images, number_lesions, patient_uptake
 from allpet_physics.simulation.study_settings import FRAMES, StudySettings, frame_number, prompt_text
-from allpet_physics.simulation.tracers import TRACERS, TracerTables, draw_curves, draw_lesion, parse_tracer
+from allpet_physics.simulation.tracers import TRACERS, TracerTables, parse_tracer
 
 #: Parts of a random key, so that what is drawn for one purpose does not move when another draws more.
-_UPTAKE, _COUNTS, _NOISE, _LESIONS = 1, 2, 3, 4
-#: A cold lesion keeps less than this fraction of its host's uptake.
-_COLDEST_STEP = 0.9
+_COUNTS, _NOISE = 2, 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,8 +134,6 @@ class Study:
 
     def mask(self, organ: str) -> np.ndarray:
         """Return where an organ, or a group such as ``"kidney"``, is: bool, shape (slices, rows, cols)."""
-        from allpet_physics.simulation.organs import group_numbers
-
         return np.isin(self.labels, group_numbers(organ))
 
     def lesion_masks(self) -> np.ndarray:
@@ -185,12 +182,12 @@ def simulate_study(patient, seed, geometry: ParallelGeometry, tracers=tuple(TRAC
     settings = settings or StudySettings()
     names = check_tracers(tracers)
     _check_grid(patient, geometry)
-    key = _key(seed)
+    key = random_key(seed)
     operator = operator or RadonOperator(geometry, model=settings.model)
-    lesion_map = _lesion_map(patient)
-    drawn = [_uptake(patient, name, settings, key, tables) for name in names]
+    lesion_map = number_lesions(patient)
+    drawn = [patient_uptake(patient, name, settings, key, tables) for name in names]
     uptake, lesion_uptake = (np.stack(values).astype(np.float32) for values in zip(*drawn, strict=True))
-    activity = _activity(patient, lesion_map, uptake, lesion_uptake)
+    activity = activity_images(patient, lesion_map, uptake, lesion_uptake)
     mu = patient.mu_map().astype(np.float32, copy=False)
     attenuation = _rounded(attenuation_factors(mu, operator))
     protocols = [[settings.protocol(patient.region, name, frame) for frame in FRAMES] for name in names]
@@ -226,52 +223,9 @@ def check_tracers(tracers) -> tuple[str, ...]:
     return names
 
 
-def _uptake(patient, tracer: str, settings: StudySettings, key, tables) -> tuple[np.ndarray, np.ndarray]:
-    """Return the SUV of each frame by organ number, and by lesion: shapes (frames, organs) and (frames, lesions)."""
-    hosts = [lesion.organ for lesion in patient.lesions]
-    wanted = dict.fromkeys([*(name for name in patient.organs if not name.startswith("lesion_")), *hosts])
-    try:
-        curves = draw_curves(tracer, wanted, random_stream(key, _UPTAKE, tracer), tables=tables)
-    except InputError as error:
-        raise InputError(f"a patient's {patient.region} cannot be scanned with {tracer}: {error}") from None
-
-    def suv(curve):
-        protocols = [settings.protocol(patient.region, tracer, frame) for frame in FRAMES]
-        weights = np.array([p.duration_s / p.effective_seconds for p in protocols])
-        return curve.frame_mean(settings.frames_min, protocols[0].half_life_s) * weights
-
-    by_organ = np.zeros((len(FRAMES), len(ORGANS)))
-    for name, curve in curves.items():
-        if curve.kinetics is not None:
-            by_organ[:, ORGAN_NUMBER[name]] = suv(curve)
-    by_lesion, lesion_rng = np.zeros((len(FRAMES), len(patient.lesions))), random_stream(key, _LESIONS, tracer)
-    for k, lesion in enumerate(patient.lesions):
-        host = by_organ[:, ORGAN_NUMBER[lesion.organ]]
-        own = suv(draw_lesion(tracer, f"lesion_{lesion.kind}", curves[lesion.organ], lesion_rng, tables=tables))
-        if lesion.kind == "hot":
-            by_lesion[:, k] = host + lesion.uptake_factor * (own - host)
-        else:
-            by_lesion[:, k] = np.minimum(lesion.uptake_factor * own, _COLDEST_STEP * host)
-    return by_organ, np.maximum(by_lesion, 0)
-
-
-def _activity(patient, lesion_map, uptake, lesion_uptake) -> np.ndarray:
-    """Return SUV images, shape (slices, tracers, frames, rows, cols): the organ's or lesion's uptake times texture."""
-    table = np.concatenate([uptake, lesion_uptake], axis=-1)
-    index = np.where(lesion_map > 0, len(ORGANS) - 1 + lesion_map.astype(np.intp), patient.labels)
-    out = np.empty((len(index), *table.shape[:2], *index.shape[1:]), np.float32)
-    for t, f in np.ndindex(*table.shape[:2]):
-        np.take(table[t, f], index, out=out[:, t, f], mode="clip")
-    if patient.texture is not None:
-        out *= patient.texture[:, None, None]
-    return out
-
-
-def _lesion_map(patient) -> np.ndarray:
-    lesion_map = np.zeros(patient.labels.shape, np.uint8)
-    for k, lesion in enumerate(patient.lesions, 1):
-        lesion_map[lesion.mask] = k
-    return lesion_map
+def _spread(cv: float, rng) -> float:
+    variance = np.log1p(cv**2)
+    return float(np.exp(np.sqrt(variance) * rng.standard_normal() - variance / 2))
 
 
 def _means(lines, attenuation, geometry, protocol, calibration) -> Scan:
@@ -284,25 +238,6 @@ def _rounded(values: np.ndarray) -> np.ndarray:
     """Round to what float16 holds, and keep float32 for work."""
     with np.errstate(under="ignore"):
         return np.maximum(values, 0).astype(np.float16).astype(np.float32)
-
-
-def _spread(cv: float, rng) -> float:
-    variance = np.log1p(cv**2)
-    return float(np.exp(np.sqrt(variance) * rng.standard_normal() - variance / 2))
-
-
-def _key(seed) -> tuple[int, ...]:
-    if isinstance(seed, np.random.Generator):
-        return (int(seed.integers(2**63)),)
-    key = tuple(np.atleast_1d(np.asarray(seed)).tolist())
-    if not key or not all(isinstance(k, int) and k >= 0 for k in key):
-        raise InputError(f"seed must be a non-negative integer, a sequence of them or a Generator, but was {seed!r}.")
-    return key
-
-
-def random_stream(key, purpose: int, *more) -> np.random.Generator:
-    """Return the generator of one purpose; names enter by a checksum, so that their order does not matter."""
-    return np.random.default_rng([*key, purpose, *(zlib.crc32(m.encode()) if isinstance(m, str) else m for m in more)])
 
 
 def _check_grid(patient, geometry) -> None:

@@ -29,7 +29,8 @@ from allpet_physics._arrays import as_positive_int
 from allpet_physics.counts import poisson_counts, thin
 from allpet_physics.errors import InputError
 from allpet_physics.scan import Scan
-from allpet_physics.simulation.study import Study, random_stream
+from allpet_physics.simulation.streams import random_stream
+from allpet_physics.simulation.study import Study
 from allpet_physics.simulation.study_settings import FRAMES, frame_number
 
 TASKS = ("low-dose", "attenuation-correction", "delayed-frame", "tracer-separation", "tracer-conversion")

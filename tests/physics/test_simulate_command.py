@@ -125,12 +125,13 @@ def test_choices_reach_the_store(tmp_path):
 
 
 @pytest.mark.parametrize(("options", "words"), [
-    (["--scatter-fraction", "1"], "scatter_fraction must be S/(T+S), from 0 to below 1"),
-    (["--randoms-fraction", "1.5"], "randoms_fraction"), (["--regions", "leg"], "regions must be different ones"),
-    (["--tracers", "water"], "tracer must be one of 18F-FDG"), (["--split", "1:2"], "fractions train:validation:test"),
+    (["--scatter-fraction", "1"], "must be S/(T+S), from 0 to below 1"),
+    (["--randoms-fraction", "1.5"], "must be R/(T+S+R), from 0 to below 1"),
+    (["--regions", "leg"], "must be different ones"),
+    (["--tracers", "water"], "must be one of 18F-FDG"), (["--split", "1:2"], "fractions train:validation:test"),
     (["--split", "0.9:0.2:0.2"], "add up to 1"), (["--split", "none.json"], "could not be read"),
-    (["--delayed-min", "65", "80"], "delayed_min must start after"), (["--counts", "0"], "counts"),
-    (["--uptake", "none.csv"], "uptake must be a readable CSV file"), (["--patients", "0"], "--patients"),
+    (["--delayed-min", "65", "80"], "must start after the first frame"), (["--counts", "0"], "must be"),
+    (["--uptake", "none.csv"], "must be a readable CSV file"), (["--patients", "0"], "--patients"),
     (["--resume", "--overwrite"], "give one of them"),
     (["--workers", "2", "--scheduler", "tcp://x:1"], "--workers is for local")])
 def test_mistakes_are_one_sentence(tmp_path, options, words):
@@ -156,10 +157,11 @@ def test_info_describes_and_verifies(tmp_path, written):
     assert report["complete"] is True
     assert report["problems"] == []
     assert report["classes"]["brain with 18F-FDG"] == 21
-    assert {name: n["patients"] for name, n in report["split"].items()} == {"train": 14, "validation": 3, "test": 3}
+    assert {name: n["patients"] for name, n in report["split"].items()} == {"train": 14, "validation": 2, "test": 4}
     assert sum(n["slices"] for n in report["split"].values()) == 60
     masks = tmp_path / "m"
-    assert allpet("masks", "--out", masks, "--dmm", "--samples", 9, "--size", 64, "--block-px", 8, "--quiet").exit_code == 0
+    drawn = allpet("masks", "--out", masks, "--dmm", "--samples", 9, "--size", 64, "--block-px", 8, "--quiet")
+    assert drawn.exit_code == 0
     result = allpet("info", masks, "--verify", "--quiet")
     assert result.exit_code == 0
     assert "masks, 9 samples, complete" in result.stdout
