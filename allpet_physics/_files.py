@@ -108,7 +108,7 @@ def _hidden_folder(folder: Path) -> Path:
     try:
         return Path(tempfile.mkdtemp(prefix=".allpet-", dir=folder))
     except OSError as error:  # its file name is that of the hidden folder, which nobody asked for
-        raise type(error)(error.errno, error.strerror, str(folder)) from None
+        raise OSError(error.errno, f"no file can be made there ({error.strerror})", str(folder)) from None
 
 
 @contextlib.contextmanager

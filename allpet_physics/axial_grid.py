@@ -117,7 +117,8 @@ def geometry_for(grid: AxialSlices, *, preset: str | None = None, **changes) -> 
                                                            **changes)
     else:
         try:
-            geometry = ParallelGeometry.for_image(grid.image_shape, grid.pixel_mm, **changes)
+            with np.errstate(over="ignore"):
+                geometry = ParallelGeometry.for_image(grid.image_shape, grid.pixel_mm, **changes)
         except OverflowError:
             raise GeometryError(f"bin_mm must leave a countable number of bins, but was {changes['bin_mm']:g} for "
                                 f"pixels of {grid.pixel_mm:g} mm; choose wider bins.") from None

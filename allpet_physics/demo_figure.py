@@ -56,7 +56,7 @@ def save_figure(path: str | Path, demo: Demonstration, dpi: int = 120) -> None:
     _name_lesions(axes[0][2], scan)
 
     counts, attention, overlay = axes[1]
-    brightest = np.percentile(scan.counts, 99.9)
+    brightest = max(np.percentile(scan.counts, 99.9), 1)  # few counts leave most bins at zero
     shown = counts.imshow(scan.counts, cmap="gray_r", vmin=0, vmax=brightest, extent=sinogram_box, aspect="auto")
     bar(shown, counts, "prompts (counts per bin)")
     white = np.ones((*geometry.sinogram_shape, 3))

@@ -20,8 +20,8 @@ from allpet_physics.commands._options import (
 from allpet_physics.commands._region import files_of_region, pick_region, read_region, region_options
 
 _SUFFIXES = {"npz": ".npz", "nifti": ".nii.gz", "interfile": ".hs"}
-#: What every warning of an empty region says.
-_NO_VOXEL = "holds no voxel of the image"
+#: What the library's warnings of an empty region say, which this command says once, with what follows.
+_EMPTY = ("holds no voxel of the image", "region of interest is empty")
 
 
 @line.command("roi2sino", short_help="Sinogram and attention map of a region of interest.", example="""
@@ -109,7 +109,7 @@ def command(ctx, image, out, slices, model, normalisation, per, scale_mm, with_a
             **results.describe(volume, region, grid, geometry, chosen, per_slice, image, model=model,
                                normalisation=normalisation, per=per, scale_mm=scale_mm)}
         if empty:
-            noticed[:] = [text for text in noticed if _NO_VOXEL not in text]  # the next one says it for all of them
+            noticed[:] = [text for text in noticed if not any(said in text for said in _EMPTY)]
             noticed.append(_why_empty(region, per_slice, chosen))
         elif not dry_run:
             record["outputs"] = results.compute_and_write(
@@ -152,8 +152,8 @@ def _plan(out: Path, file_format: str | None, with_activity: bool, preview: bool
 
 def _why_empty(region, per_slice, chosen) -> str:
     if not per_slice.any():
-        return (f"The region ({region.title}) {_NO_VOXEL}: it is empty, lies outside, or is thinner than a voxel; no "
-                "sinogram was made.")
+        why = ": it is empty, lies outside, or is thinner than a voxel" if region.record["from"] == "mask" else ""
+        return f"The region ({region.title}) holds no voxel of the image{why}; no sinogram was made."
     filled = per_slice.nonzero()[0]
     return (f"The region ({region.title}) lies in slices {filled[0]} to {filled[-1]}, but slices {chosen[0]} to "
             f"{chosen[-1]} were chosen; no sinogram was made.")

@@ -553,3 +553,237 @@ def test_paths_in_messages_of_the_record_are_cut():
 
     path = Path("/data/Doe^John/pet")
     assert without_paths(["/data/Doe^John/pet/a.dcm is odd", "x", "x"], path) == ["pet/a.dcm is odd", "x"]
+
+
+def one_json_object(result):
+    """The only line on standard output, which must agree with the exit code."""
+    assert result.stdout.count("\n") == 1, result.output
+    found = json.loads(result.stdout)
+    assert found["exit_code"] == result.exit_code
+    return found
+
+
+def same_file(tmp_path, kind):
+    """A file, and another path to it."""
+    source = nifti(tmp_path / "pet.nii.gz")
+    other = tmp_path / "other.nii.gz"
+    {"itself": lambda: None, "link": lambda: other.symlink_to(source), "hard link": lambda: other.hardlink_to(source)
+     }[kind]()
+    return source, source if kind == "itself" else other
+
+
+@pytest.mark.parametrize("kind", ["itself", "link", "hard link"])
+def test_an_input_is_never_replaced_even_with_overwrite(tmp_path, kind):
+    image, other = same_file(tmp_path, kind)
+    before = image.read_bytes()
+    result = run("project", image, "--out", other, "--overwrite", *FEW)
+    assert result.exit_code == 2
+    assert "IMAGE itself" in result.stderr
+    assert "another --out" in result.stderr
+    assert image.read_bytes() == before
+    assert other.exists()
+
+
+@pytest.mark.parametrize(("option", "written"), [("--mask", "roi.nii.gz"), ("--body", "roi.nii.gz"),
+                                                 ("--label-names", "record.json")])
+def test_no_file_that_roi2sino_reads_is_replaced(tmp_path, option, written):
+    image, place = nifti(tmp_path / "pet.nii.gz"), tmp_path / "o" / written
+    place.parent.mkdir()
+    mask = nifti(tmp_path / "mask.nii.gz", asymmetric_suv() > 2, dtype=np.uint8)
+    place.write_bytes(mask.read_bytes() if written.endswith("gz") else b'{"1": "liver"}')
+    before = place.read_bytes()
+    options = {"--mask": [], "--body": ["--threshold", "fixed:2"], "--label-names": ["--mask", mask]}[option]
+    result = run("roi2sino", image, option, place, *options, "--out", tmp_path / "o", "--overwrite", *FEW)
+    assert result.exit_code == 2, result.output
+    assert f"{option} itself" in result.stderr
+    assert place.read_bytes() == before
+
+
+def test_sidecar_and_sinogram_are_inputs_too(tmp_path):
+    image = nifti(tmp_path / "pet.nii.gz")
+    (tmp_path / "pet.json").write_text('{"Units": "g/ml"}')
+    result = run("roi2sino", image, "--threshold", "fixed:2", "--out", tmp_path / "pet.npz", "--overwrite", *FEW)
+    assert (result.exit_code, "sidecar" in result.stderr) == (2, True)
+    assert (tmp_path / "pet.json").read_text() == '{"Units": "g/ml"}'
+    assert run("project", image, "--out", tmp_path / "s.nii.gz", *FEW).exit_code == 0
+    factors = ["--method", "osem", "--multiplicative", tmp_path / "f.nii.gz"]
+    (tmp_path / "f.nii.gz").write_bytes((tmp_path / "s.nii.gz").read_bytes())
+    for out, words, options in (("s.nii.gz", "SINOGRAM itself", []), ("f.nii.gz", "--multiplicative itself", factors)):
+        before = (tmp_path / out).read_bytes()
+        result = run("reconstruct", tmp_path / "s.nii.gz", *options, "--out", tmp_path / out, "--overwrite", "--quiet")
+        assert result.exit_code == 2
+        assert words in result.stderr
+        assert (tmp_path / out).read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".nii.gz", ".hs"])
+def test_a_stated_geometry_must_agree_with_the_files(tmp_path, suffix):
+    file = tmp_path / f"s{suffix}"
+    assert run("project", nifti(tmp_path / "pet.nii.gz"), "--bin-mm", "2.1306", "--out", file, *FEW).exit_code == 0
+    for options, code, words in ((["--bin-mm", "5"], 3, ("2.1306", "5")), (["--arc", "2pi"], 3, ("3.14", "6.28")),
+                                 (["--bin-mm", "2.131", "--arc", "pi"], 0, ())):
+        result = run("reconstruct", file, *options, "--out", tmp_path / "i.nii.gz", "--quiet")
+        assert result.exit_code == code, result.output
+        assert all(word in result.stderr for word in words)
+
+
+@pytest.mark.parametrize("command", ["project", "roi2sino"])
+@pytest.mark.parametrize("options", [["--n-bins", "2000000000"], ["--bin-mm", "1e-9"], ["--bin-mm", "1e-320"],
+                                     ["--n-angles", "2000000000"]])
+def test_numbers_beyond_memory_are_refused_before_anything_is_made(tmp_path, command, options):
+    region = ["--threshold", "fixed:2"] if command == "roi2sino" else []
+    for dry in ([], ["--dry-run"]):
+        result = run(command, nifti(tmp_path / "pet.nii.gz"), *region, *options, "--out", tmp_path / "o.npz", "--json",
+                     *dry)
+        assert result.exit_code == 3, result.output
+        assert options[0] in one_json_object(result)["message"]
+        assert os.listdir(tmp_path) == ["pet.nii.gz"]
+
+
+def test_what_numpy_cannot_hold_ends_with_a_sentence(tmp_path, monkeypatch):
+    def too_big(*_args, **_kwargs):
+        return np.empty((2**40, 2**40))
+
+    monkeypatch.setattr("allpet_physics.axial_grid.geometry_for", too_big)
+    result = run("project", nifti(tmp_path / "pet.nii.gz"), "--out", tmp_path / "o.npz", "--json", *FEW)
+    assert result.exit_code == 1
+    assert "not enough memory" in one_json_object(result)["message"]
+
+
+@pytest.mark.parametrize("arguments", [
+    ["roi2sino", "IMAGE", "--out", "o", "--json"], ["nonsense", "--json"], ["--nonsense", "doctor", "--json"],
+    ["project", "IMAGE", "--json", "--seed", "3", "--out", "o.npz"], ["doctor", "--json", "--bogus"],
+    ["reconstruct", "none.npz", "--out", "i.nii.gz", "--filter", "hann", "--method", "osem", "--json"],
+    ["masks", "--out", "m.zarr", "--json"], ["demo", "--out", "", "--json"], ["project", "", "--out", "x", "--json"]])
+def test_every_usage_error_is_one_json_object(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    image = nifti(tmp_path / "pet.nii.gz")
+    result = run(*(image if a == "IMAGE" else a for a in arguments))
+    assert result.exit_code == 2
+    assert one_json_object(result)["error"] == "UsageError"
+    assert os.listdir(tmp_path) == ["pet.nii.gz"]
+
+
+def test_every_result_carries_its_exit_code(tmp_path):
+    image = nifti(tmp_path / "pet.nii.gz")
+    for arguments in (["project", image, "--out", tmp_path / "s.npz", *FEW],
+                      ["reconstruct", tmp_path / "s.npz", "--out", tmp_path / "i.nii.gz", "--quiet"],
+                      ["masks", "--dmm", "--samples", "9", "--out", tmp_path / "m", "--dry-run"]):
+        assert one_json_object(run(*arguments, "--json"))["exit_code"] == 0
+
+
+@pytest.mark.parametrize(("command", "options", "words"), [
+    ("project", ["--counts", "-5"], "--counts"), ("project", ["--counts", "nan"], "--counts"),
+    ("roi2sino", ["--normalisation", "clip", "--scale-mm", "-4"], "--scale-mm"),
+    ("roi2sino", ["--scale-mm", "4"], "--normalisation clip"), ("roi2sino", ["--n-bins", "0"], "--n-bins")])
+def test_a_dry_run_finds_what_the_run_finds(tmp_path, command, options, words):
+    region = ["--threshold", "fixed:2"] if command == "roi2sino" else []
+    for dry in (["--dry-run"], []):
+        result = run(command, nifti(tmp_path / "pet.nii.gz"), *region, *options, "--out", tmp_path / "o.npz", *dry,
+                     "--quiet")
+        assert result.exit_code == 2, result.output
+        assert words in result.stderr
+    assert os.listdir(tmp_path) == ["pet.nii.gz"]
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_a_place_that_takes_no_files_is_named_itself(tmp_path, dry):
+    image = nifti(tmp_path / "pet.nii.gz")
+    result = run("project", image, "--out", "/proc/x.npz", *dry, *FEW)
+    assert result.exit_code == 1
+    assert result.stderr.rstrip().endswith(": /proc.")
+    assert ".allpet-" not in result.stderr
+
+
+def test_a_mask_with_nan_is_told_what_helps(tmp_path):
+    mask = (asymmetric_suv() > 2).astype(np.float32)
+    mask[0, 0, 0] = np.nan
+    result = run("roi2sino", nifti(tmp_path / "pet.nii.gz"), "--mask", nifti(tmp_path / "mask.nii.gz", mask), "--out",
+                 tmp_path / "o", *FEW)
+    assert result.exit_code == 4
+    assert "1 of its 720 voxels" in result.stderr
+    assert "nonfinite" not in result.stderr
+
+
+@pytest.mark.parametrize(("message", "expected"), [
+    ("PatientWeight is missing; pass weight_kg, or read the image with unit=\"Bq/ml\".",
+     "PatientWeight is missing; pass --weight-kg, or read the image with --unit Bq/ml."),
+    ("label must be 1; give label, or label_names.", "--label must be 1; give --label, or --label-names."),
+    ("m.nii must hold one region unless label or name says which.",
+     "m.nii must hold one region unless --label or --roi-name says which."),
+    ("/data/weight_kg/dose_bq.nii and weight_kg-2 hold no label.",
+     "/data/weight_kg/dose_bq.nii and weight_kg-2 hold no label."),
+    ("pass resample=True (--resample) to bring it over.", "pass --resample to bring it over."),
+    ("it holds 4 frames; choose one with frame=0 to 3.", "it holds 4 frames; choose one with --frame 0 to 3."),
+    ('declare it with read_nifti(path, unit="SUVbw").', "declare it with --unit SUVbw."),
+    ("an unknown_word=3 stays.", "an unknown_word=3 stays.")])
+def test_messages_name_options(message, expected):
+    from allpet_physics._option_names import at_the_shell
+    from allpet_physics.commands.roi2sino import command
+
+    assert at_the_shell(message, command) == expected
+
+
+def test_an_interfile_keeps_unit_grid_and_place_and_others_are_said_to_lack_them(tmp_path):
+    image = nifti(tmp_path / "pet.nii.gz")
+    assert run("project", image, "--unit", "SUVbw", "--out", tmp_path / "s.hs", *FEW).exit_code == 0
+    result = run("reconstruct", tmp_path / "s.hs", "--out", tmp_path / "i.nii.gz", "--quiet", "--json")
+    report = one_json_object(result)
+    assert (report["unit"], report["warnings"]) == ("SUVbw", [])
+    found, source = nib.load(tmp_path / "i.nii.gz"), nib.load(image)
+    assert found.shape == source.shape
+    np.testing.assert_allclose(found.affine, source.affine, atol=1e-5)
+    bare = [text for text in (tmp_path / "s.hs").read_text().splitlines() if not text.startswith(";")]
+    (tmp_path / "s.hs").write_text("\n".join(bare))
+    result = run("reconstruct", tmp_path / "s.hs", "--out", tmp_path / "j.nii.gz", "--quiet", "--json")
+    assert one_json_object(result)["geometry"]["image_shape"] == [report["geometry"]["n_bins"]] * 2
+    assert "--image-size and --pixel-mm" in result.stderr
+
+
+def test_nothing_seen_is_an_empty_result(tmp_path):
+    assert run("project", nifti(tmp_path / "pet.nii.gz"), "--out", tmp_path / "s.npz", *FEW).exit_code == 0
+    with np.load(tmp_path / "s.npz") as file:
+        np.savez(tmp_path / "zero.npz", **{**file, "sinogram": 0 * file["sinogram"]})
+    osem = ["--method", "osem", "--subsets", "4"]
+    for arguments in (["zero.npz"], ["zero.npz", *osem], ["s.npz", *osem, "--multiplicative", tmp_path / "zero.npz"]):
+        result = run("reconstruct", tmp_path / arguments[0], *arguments[1:], "--out", tmp_path / "i.nii.gz", "--json")
+        assert result.exit_code == 5, result.output
+        assert "zero everywhere" in one_json_object(result)["message"]
+        assert not (tmp_path / "i.nii.gz").exists()
+
+
+def test_a_sinogram_or_a_folder_is_no_image(tmp_path):
+    assert run("project", nifti(tmp_path / "pet.nii.gz"), "--out", tmp_path / "s.nii.gz", *FEW).exit_code == 0
+    (tmp_path / "dir.nii.gz").mkdir()
+    for name, words in (("s.nii.gz", "allpet reconstruct"), ("dir.nii.gz", "is a folder")):
+        result = run("project", tmp_path / name, "--out", tmp_path / "t.npz", *FEW)
+        assert result.exit_code == 2
+        assert words in result.stderr
+
+
+def test_an_empty_region_is_said_once(tmp_path):
+    empty = nifti(tmp_path / "mask.nii.gz", 0 * asymmetric_suv(), dtype=np.uint8)
+    result = run("roi2sino", nifti(tmp_path / "pet.nii.gz"), "--mask", empty, "--out", tmp_path / "o", *FEW)
+    assert result.exit_code == 5
+    assert result.stderr.count("warning:") == 1, result.stderr
+
+
+def test_quiet_prints_nothing_when_all_is_well(tmp_path):
+    image = nifti(tmp_path / "pet.nii.gz")
+    assert run("project", image, "--unit", "SUVbw", "--out", tmp_path / "s.npz", *FEW).output == ""
+    assert "would be written" in run("project", image, "--out", tmp_path / "t.npz", "--dry-run", *FEW).stdout
+
+
+def test_ctrl_c_while_packages_are_imported_is_exit_130():
+    code = ("import os, signal, sys\n"
+            "from allpet_physics import cli\n"
+            "def slow(name):\n"
+            "    os.kill(os.getpid(), signal.SIGINT)\n"
+            "cli.import_module = slow\n"
+            "cli.{}()")
+    for door in ("main", "roi2sino_main"):
+        process = subprocess.run([sys.executable, "-c", code.format(door), "doctor", "--json"], capture_output=True,
+                                 text=True, check=False)
+        assert process.returncode == 130
+        assert process.stderr == "error: interrupted; nothing was written.\n"
+        assert json.loads(process.stdout)["exit_code"] == 130

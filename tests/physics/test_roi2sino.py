@@ -246,6 +246,22 @@ def test_npz_says_what_it_holds_without_this_package(tmp_path):
         read_sinogram(tmp_path / "s.npz", array="none")
 
 
+def test_a_stated_geometry_must_not_contradict_the_file(tmp_path):
+    geometry = ParallelGeometry(8, 9, 2.5, (7, 6), 2.0, 2 * np.pi)
+    write_sinogram(tmp_path / "s.npz", SinogramStack(np.ones((2, 8, 9)), geometry, "mm"))
+    assert read_sinogram(tmp_path / "s.npz", bin_mm=2.501, arc=2 * np.pi).geometry == geometry
+    for stated in ({"bin_mm": 2.6}, {"arc": np.pi}, {"bin_mm": np.nan}):
+        with pytest.raises(GeometryError, match=f"{next(iter(stated))} must agree"):
+            read_sinogram(tmp_path / "s.npz", **stated)
+
+
+def test_more_bins_than_pixels_can_fill_are_refused():
+    grid = axial_slices(blob())
+    assert geometry_for(grid, n_bins=4096).n_bins == 4096
+    with pytest.raises(GeometryError, match="at most 4096 bins"):
+        geometry_for(grid, n_bins=4097)
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 999))
 def test_the_outline_encloses_the_mask(seed):
