@@ -17,7 +17,8 @@ class AstraProjector:
             import astra
         except ImportError as error:
             raise InputError('backend "astra" needs the ASTRA Toolbox, which is not installed; '
-                             'install it with: pip install ".[astra]" in the source folder of allpet, or use backend="numba".') from error
+                             'install it with: pip install ".[astra]" in the source folder of allpet, '
+                             'or use backend="numba".') from error
         self._astra = astra
         rows, cols = geometry.image_shape
         half_x, half_y = cols * geometry.pixel_mm / 2, rows * geometry.pixel_mm / 2

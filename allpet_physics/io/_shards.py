@@ -26,7 +26,8 @@ def zarr_package():
     try:
         import zarr
     except ImportError:
-        raise InputError('a store needs the package zarr; install it with: pip install ".[scale]" in the source folder of allpet.') from None
+        raise InputError('a store needs the package zarr; install it with: pip install ".[scale]" in the source folder '
+                         "of allpet.") from None
     return zarr
 
 

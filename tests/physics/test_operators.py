@@ -89,7 +89,7 @@ def test_mistakes_are_named(operators):
     with pytest.raises(InputError, match="finite real number"):
         np.nan * a
     for mistake in (lambda: a * a, lambda: a * np.ones(3), lambda: np.ones(3) * a, lambda: a @ np.ones(3)):
-        with pytest.raises(TypeError, match="unsupported operand|does not support"):
+        with pytest.raises(TypeError, match=r"unsupported operand|does not support"):
             mistake()
     with pytest.raises(InputError, match=r"x must have shape \(\.\.\., 3\), but its shape was \(2,\)"):
         a([1.0, 2.0])
