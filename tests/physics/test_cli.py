@@ -787,3 +787,20 @@ def test_ctrl_c_while_packages_are_imported_is_exit_130():
         assert process.returncode == 130
         assert process.stderr == "error: interrupted; nothing was written.\n"
         assert json.loads(process.stdout)["exit_code"] == 130
+
+
+@pytest.mark.parametrize(("command", "file", "reader"), [
+    ("reconstruct", "s.npz", "allpet_physics.io.sinogram_files._read_npz"),
+    ("project", "s.npz", "allpet_physics.commands.project._array"),
+    ("project", "pet.nii.gz", "nibabel.load")])
+def test_an_input_that_must_not_be_read_is_exit_1(tmp_path, monkeypatch, command, file, reader):
+    image = nifti(tmp_path / "pet.nii.gz")
+    run("project", image, "--out", tmp_path / "s.npz", *FEW)
+
+    def denied(*_args, **_kwargs):
+        raise PermissionError(13, "Permission denied", file)
+
+    monkeypatch.setattr(reader, denied)
+    result = run(command, tmp_path / file, "--out", tmp_path / "o.nii.gz", "--quiet")
+    assert result.exit_code == 1
+    assert result.stderr == f"error: Permission denied: {file}.\n"

@@ -137,9 +137,9 @@ def test_the_whole_catalogue_of_the_paper_is_small():
     (["--catalogue", "--kernel", "line"], 2, "with --sinograms"),
     (["--catalogue", "--preset", "network-64", "--size", "64"], 2, "leave --size out"),
     (["--dmm", "--samples", "3", "--blocks", "1-6"], 2, "MIN:MAX"),
-    (["--dmm", "--samples", "3", "--blocks", "4:2"], 2, "n_blocks"),
-    (["--dmm", "--samples", "3", "--blocks", "99", "--size", "64"], 3, "n_blocks must be at most 16"),
-    (["--catalogue", "--block", "65", "--size", "64"], 3, "block_px must fit"),
+    (["--dmm", "--samples", "3", "--blocks", "4:2"], 2, "--blocks"),
+    (["--dmm", "--samples", "3", "--blocks", "99", "--size", "64"], 3, "--blocks must be at most 16"),
+    (["--catalogue", "--block", "65", "--size", "64"], 3, "--block must fit"),
     (["--dmm", "--samples", "9", "--blocks", "20", "--block-px", "1:64", "--size", "64"], 3, "could not be packed"),
     (["--catalogue", "--resume", "--overwrite"], 2, "one of them"),
     (["--catalogue", "--workers", "2", "--scheduler", "tcp://x:1"], 2, "--workers is for local"),
@@ -158,7 +158,7 @@ def test_another_configuration_is_refused_by_name(tmp_path):
     begun = ["--out", tmp_path / "s", "--dmm", "--samples", 50, "--size", 64, "--block-px", 8]
     assert allpet(*begun).exit_code == 0
     before = contents(tmp_path / "s")
-    for options, words in ((["--seed", 4], "seed was 0 and is now 4"), (["--blocks", "1:7"], "n_blocks was [1, 6]"),
+    for options, words in ((["--seed", 4], "seed was 0 and is now 4"), (["--blocks", "1:7"], "--blocks was [1, 6]"),
                            (["--sinograms"], "sinograms was null"), (["--samples", 51], "n_samples was 50")):
         result = allpet(*begun, *options, "--resume")
         assert result.exit_code == 2
