@@ -27,7 +27,8 @@ def test_a_projector_with_a_wrong_scale_is_found(monkeypatch, factor):
     assert {"strip", "adjoint"} <= failed
     result = CliRunner().invoke(cli, ["doctor", "--json"])
     assert result.exit_code == 1
-    assert json.loads(result.stdout)["healthy"] is False
+    report = json.loads(result.stdout)
+    assert (report["healthy"], report["exit_code"]) == (False, 1)
 
 
 def test_a_crash_in_a_test_is_reported_not_raised(monkeypatch):
