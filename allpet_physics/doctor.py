@@ -51,7 +51,7 @@ def extras() -> dict[str, dict]:
             except metadata.PackageNotFoundError:
                 found[module]["version"] = "unknown"
         else:
-            found[module]["install"] = f'pip install "allpet[{extra}]"'
+            found[module]["install"] = f'pip install ".[{extra}]" in the source folder of allpet'
     return found
 
 

@@ -46,4 +46,4 @@ def test_a_missing_extra_comes_with_its_install_command(monkeypatch):
     monkeypatch.setattr(doctor, "EXTRAS", {"a_package_nobody_has": ("testing", "seg")})
     found = doctor.extras()["a_package_nobody_has"]
     assert not found["present"]
-    assert found["install"] == 'pip install "allpet[seg]"'
+    assert found["install"] == 'pip install ".[seg]" in the source folder of allpet'
