@@ -64,8 +64,9 @@ def _cohort_lines(report: dict, path: Path) -> list[str]:
     from allpet_physics.simulation.split import SPLITS
 
     parameters = report["parameters"]
-    lines = [f"patients   {parameters['n_patients']:,}, {parameters['n_slices']} slices each, "
-             f"{parameters['slice_mm']:g} mm apart; seed {parameters['seed']}"]
+    apart = ", ".join(f"{mm:g} mm ({region})" for region, mm in parameters["slice_mm"].items())
+    lines = [f"patients   {parameters['n_patients']:,}, {parameters['n_slices']} slices each, apart by {apart}; "
+             f"seed {parameters['seed']}"]
     if report["shards_done"] == 0:
         return lines
     cohort = read_cohort(path, incomplete=not report["complete"])

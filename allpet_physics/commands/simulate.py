@@ -50,7 +50,8 @@ allpet simulate --patients 30 --regions head --tracers FDG --tracers DOPA --out 
               "[default: all].")
 @click.option("--slices", type=click.IntRange(1, 255), default=3, show_default=True, metavar="N",
               help="Slices of each patient.")
-@click.option("--slice-mm", type=float, default=12.0, show_default=True, metavar="MM", help="Distance of slices.")
+@click.option("--slice-mm", type=float, metavar="MM",
+              help="Distance of a patient's slices [default: 12 in the head, 24 in the trunk].")
 @click.option("--lesions", type=click.IntRange(0), metavar="N", help="Lesions of each patient [default: drawn].")
 @click.option("--split", type=_Split(), default="0.7:0.1:0.2", show_default=True,
               help="Patients for training:validation:testing, or a JSON file with lists of patients.")

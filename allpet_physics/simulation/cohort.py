@@ -147,8 +147,9 @@ def make_study(parameters: Mapping, patient: int) -> Study:
     geometry = ParallelGeometry(**parameters["geometry"])
     settings = StudySettings.from_dict(parameters["settings"])
     size, pixel_mm = geometry.image_shape[0], geometry.pixel_mm
-    drawn = draw_patient((parameters["seed"], patient, _ANATOMY), _region(parameters, patient), size,
-                         parameters["n_slices"], fov_mm=size * pixel_mm, slice_mm=parameters["slice_mm"],
+    region = _region(parameters, patient)
+    drawn = draw_patient((parameters["seed"], patient, _ANATOMY), region, size, parameters["n_slices"],
+                         fov_mm=size * pixel_mm, slice_mm=parameters["slice_mm"][region],
                          lesions=parameters["lesions"])
     return simulate_study(drawn, (parameters["seed"], patient), geometry, parameters["tracers"], settings,
                           tables=card_tables(parameters),

@@ -18,13 +18,16 @@ from allpet_physics.simulation.study import check_tracers
 from allpet_physics.simulation.study_settings import FRAMES, REGION_WORDS, StudySettings, prompt_text
 from allpet_physics.simulation.tracers import TRACERS, TracerTables, read_tracer_tables
 
+#: Distance of a patient's slices in mm by region: far enough that no two slices of a hundred patients had a normalised
+#: correlation of the activity above 0.98. A full bladder outshines all else over several centimetres.
+SLICE_MM = {"head": 12.0, "chest": 24.0, "abdomen": 24.0}
 #: Room for this many lesions in each patient.
 MOST_LESIONS = 8
 
 
 def cohort_parameters(n_patients: int, *, seed: int = 0, size: int = 256, regions=tuple(REGION_WORDS),
-                      tracers=tuple(TRACERS), n_slices: int = 3, slice_mm: float = 12.0, lesions: int | None = None,
-                      split: Mapping = DEFAULT_FRACTIONS, settings: StudySettings | None = None,
+                      tracers=tuple(TRACERS), n_slices: int = 3, slice_mm: float | None = None,
+                      lesions: int | None = None, split: Mapping = DEFAULT_FRACTIONS, settings: StudySettings | None = None,
                       geometry: ParallelGeometry | None = None, uptake=None, kinetics=None) -> dict:
     """Return every setting of a cohort in plain types; `make_cohort` makes samples from it.
 
@@ -40,8 +43,8 @@ def cohort_parameters(n_patients: int, *, seed: int = 0, size: int = 256, region
     tracers : sequence of str
     n_slices : int
         Slices of each patient.
-    slice_mm : float
-        Distance of their centres. Slices are thin; close ones are nearly copies of one another.
+    slice_mm : float, optional
+        Distance of their centres; by default that of `SLICE_MM`. Close slices are nearly copies of one another.
     lesions : int, optional
         Lesions of each patient, up to `MOST_LESIONS`; drawn by default, 0 for none.
     split : mapping
@@ -75,10 +78,12 @@ def cohort_parameters(n_patients: int, *, seed: int = 0, size: int = 256, region
     tables = {name: None if path is None else _table_text(name, path) for name, path in
               (("uptake", uptake), ("kinetics", kinetics))}
     _check_organs(tracers, _tables(tables["uptake"], tables["kinetics"]))
+    spacing = {region: SLICE_MM[region] if slice_mm is None else as_positive_float("slice_mm", slice_mm)
+               for region in regions}
     parts = split_patients([regions[i % len(regions)] for i in range(n_patients)], split)
     return {
         "n_patients": n_patients, "seed": int(seed), "regions": list(regions), "tracers": list(tracers),
-        "n_slices": as_positive_int("n_slices", n_slices), "slice_mm": as_positive_float("slice_mm", slice_mm),
+        "n_slices": as_positive_int("n_slices", n_slices), "slice_mm": spacing,
         "lesions": None if lesions is None else int(lesions),
         "split": {name: list(value) if isinstance(value, (list, tuple)) else float(value)
                   for name, value in split.items()},
