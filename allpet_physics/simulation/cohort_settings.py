@@ -27,8 +27,9 @@ MOST_LESIONS = 8
 
 def cohort_parameters(n_patients: int, *, seed: int = 0, size: int = 256, regions=tuple(REGION_WORDS),
                       tracers=tuple(TRACERS), n_slices: int = 3, slice_mm: float | None = None,
-                      lesions: int | None = None, split: Mapping = DEFAULT_FRACTIONS, settings: StudySettings | None = None,
-                      geometry: ParallelGeometry | None = None, uptake=None, kinetics=None) -> dict:
+                      lesions: int | None = None, split: Mapping = DEFAULT_FRACTIONS,
+                      settings: StudySettings | None = None, geometry: ParallelGeometry | None = None, uptake=None,
+                      kinetics=None) -> dict:
     """Return every setting of a cohort in plain types; `make_cohort` makes samples from it.
 
     Parameters
