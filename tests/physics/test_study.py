@@ -77,6 +77,22 @@ def test_prompts_are_poisson_counts_of_what_the_scan_says(chest):
         assert abs(chi2 - 1) < 5 * np.sqrt(2.2 / many.sum())
 
 
+def test_noise_of_tracers_frames_and_doses_is_independent(chest):
+    scans = [chest.scan(t, f) for t in chest.tracers for f in FRAMES]
+    scans.append(low_dose_scan(chest, "DOPA", 4))
+    other = chest.pair("attenuation-correction", tracer="PSMA", target="poisson")
+    noise = [(s.prompts - s.expected) / np.sqrt(s.expected) for s in scans]
+    seen = chest.unattenuated("PSMA")
+    noise.append((other.target - seen) / np.sqrt(np.maximum(seen, 1)))
+    inside = seen > 50
+    alike = np.corrcoef([n[inside] for n in noise])
+    # A low dose is a part of its own full dose: a correlation of sqrt(1/4). All others are 0 within 5 deviations.
+    assert alike[2, 6] == pytest.approx(0.5, abs=5 / np.sqrt(inside.sum()))
+    alike[2, 6] = alike[6, 2] = 0
+    np.fill_diagonal(alike, 0)
+    assert np.abs(alike).max() < 5 / np.sqrt(inside.sum())
+
+
 def test_levels_of_the_frames_differ_by_decay_alone(chest):
     seconds = [[EXACT.protocol("chest", t, f).effective_seconds for f in FRAMES] for t in chest.tracers]
     np.testing.assert_allclose(chest.level[:, 1] / chest.level[:, 0], np.divide(*np.transpose(seconds)[::-1]))
