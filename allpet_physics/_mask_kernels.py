@@ -58,7 +58,7 @@ def _m2(z, window):
 @njit(fastmath=_FASTMATH)
 def _gaussian_step(z, window, sigma):
     """Return the mean over the window of the normal distribution function, m₀ convolved with a Gaussian."""
-    if window < 0.5 * sigma:
+    if window < 0.1 * sigma:
         # Three Gauss-Legendre points: the error is below (B/σ)⁶/2e6, where differences would lose digits.
         node = 0.5 * window * math.sqrt(0.6)
         return (5.0 * _normal(z - node, sigma) + 8.0 * _normal(z, sigma) + 5.0 * _normal(z + node, sigma)) / 18.0
@@ -113,11 +113,15 @@ def blocks_strip(parameters, offsets, image_shape, pixel, width, cos, sin, out, 
                 if first >= last:
                     continue
                 inverse = 0.5 / short if short > 0.0 else 0.0
+                # Left of the centre only the near ramp counts; right of it the profile is what its mirror image leaves.
+                # So the area is exactly 0 before the block and exactly A behind it.
                 for e in range(last + 1 - first):
                     v = e + (first - middle)
-                    left[e] = _m1(v + 0.5 * long, short, inverse) - _m1(v - 0.5 * long, short, inverse)
+                    near = _m1(0.5 * long - abs(v), short, inverse)
+                    left[e] = long - near if v > 0.0 else near
                 for b in range(last - first):
-                    row[first + b] += (left[b + 1] - left[b]) * height
+                    growth = left[b + 1] - left[b]
+                    row[first + b] += (growth if growth > 0.0 else 0.0) * height
                 for b in range(first, last):
                     top = row[b] if row[b] > top else top
             largest[i, a] = top
@@ -184,7 +188,7 @@ def runs_strip(row_ends, row_offsets, col_ends, col_offsets, image_shape, pixel,
     """Write the strip projection of binary masks into `out` ``(mask, angle, bin)`` from the ends of their runs.
 
     A run is a rectangle one pixel high: a step up at its start and a step down at its end, each spread over the
-    window B. Beyond the window a step fills whole bins, which are counted in integers, so that bins outside the mask
+    window B. Beyond the window a step fills whole bins, which are counted in integers, so that bins away from the mask
     are exactly zero.
     """
     count, n_angles, n_bins = out.shape
@@ -221,7 +225,8 @@ def runs_strip(row_ends, row_offsets, col_ends, col_offsets, image_shape, pixel,
         filled = 0
         for b in range(n_bins):
             filled += whole[b]
-            out[i, a, b] = (partial[b] + filled) * length
+            # Parts that cancel may leave -1e-16; a path length may not.
+            out[i, a, b] = max(partial[b] + filled, 0.0) * length
 
 
 @njit(parallel=True, fastmath={"nsz", "arcp"}, cache=True)

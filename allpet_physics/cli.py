@@ -94,3 +94,7 @@ def roi2sino_main() -> None:
     """Run ``allpet-roi2sino``: the command ``allpet roi2sino`` standing alone."""
     _interrupts.stop_at_once()
     entry(import_module(_COMMANDS["roi2sino"]).command, "allpet-roi2sino")()
+
+
+if __name__ == "__main__":
+    main()

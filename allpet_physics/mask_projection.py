@@ -76,7 +76,10 @@ def project_mask(mask, geometry: ParallelGeometry, *, dtype=np.float32, out: np.
     """Project binary masks exactly (strip model) from the ends of their row and column runs.
 
     The cost grows with the outline of the mask, not with the image: each end of a run touches two or three bins per
-    angle. Bins that the mask does not reach are exactly zero.
+    angle. Bins away from the mask are exactly zero.
+
+    Polygons, ellipses and outlines with arcs have closed forms of their own, without pixels:
+    ``simulation.Phantom((shape,)).sinogram(geometry)``.
 
     Parameters
     ----------
@@ -189,6 +192,11 @@ def composite(sinogram, mask, *, mode: str = "product", image=None, geometry: Pa
     if s.ndim < 2:
         raise InputError(f"sinogram must have shape (..., angle, bin), but its shape was {s.shape}.")
     if mode == "product":
+        if isinstance(mask, Blocks):
+            raise InputError('mode "product" needs the normalised mask in the sinogram, but mask was Blocks; use '
+                             'normalise_mask(project_blocks(blocks, geometry)), composite_blocks, or mode="exact".')
+        if image is not None:
+            raise InputError('image is for mode "exact"; mode "product" needs none.')
         m = as_float_array("mask", mask)
         if m.size and (m.min() < 0 or m.max() > 1):
             raise InputError(f"mask must be normalised to [0, 1], but its range was [{m.min():g}, {m.max():g}]; "
@@ -199,7 +207,10 @@ def composite(sinogram, mask, *, mode: str = "product", image=None, geometry: Pa
     else:
         raise InputError(f"mode must be one of {', '.join(MODES)}, but was {mode!r}.")
     shape = (*positive.shape[:-2], 3, *s.shape[-2:])
-    out = _buffer(out, shape, np.result_type(s, positive))
+    dtype = np.result_type(s, positive)
+    out = _buffer(out, shape, dtype)
+    if out.dtype != dtype:
+        raise InputError(f"out must be {dtype}, the precision of sinogram and mask, but was {out.dtype}.")
     s = np.broadcast_to(s, positive.shape)
     # Subtracting twice makes the two parts add up without rounding (Sterbenz' lemma).
     np.subtract(s, positive, out=out[..., 2, :, :])
@@ -212,8 +223,8 @@ def composite_blocks(sinograms, blocks: Blocks, geometry: ParallelGeometry, *, n
                      scale_mm: float | None = None, out: np.ndarray | None = None) -> np.ndarray:
     """Project sets of blocks, normalise them and form the composites of as many sinograms, in one pass.
 
-    Equal to ``composite(s, normalise_mask(project_blocks(b, geometry)))`` for each pair, without the temporaries: the
-    masks are made inside the output while it is in the cache.
+    Equal to ``composite(s, normalise_mask(project_blocks(b, geometry)))`` for each pair, to rounding, without the
+    temporaries: the masks are made inside the output while it is in the cache.
 
     Parameters
     ----------

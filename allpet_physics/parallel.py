@@ -119,17 +119,23 @@ def _use_threads(threads: int) -> None:
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
 
 
+def check_scheduler(address: str) -> None:
+    """Raise unless `address` reads as tcp://HOST:PORT; a client made for another never lets go of its process."""
+    protocol, _, rest = address.rpartition("://")
+    host, _, port = rest.rpartition(":")
+    if protocol not in ("", "tcp", "tls") or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise InputError(f"the scheduler must be an address such as tcp://127.0.0.1:8786, but was {address!r}.")
+
+
 def _on_cluster(task, arguments, address):
     try:
         import distributed
     except ImportError:
         raise InputError('a scheduler address needs the package dask.distributed; install it with: pip install '
                          '".[scale]" in the source folder of allpet.') from None
+    check_scheduler(address)
     try:
         client = distributed.Client(address, timeout=_PATIENCE_S, set_as_default=False)
-    except ValueError as error:
-        raise InputError(f"the scheduler must be an address such as tcp://127.0.0.1:8786, but was {address!r} "
-                         f"({error}).") from None
     except OSError as error:
         raise ConnectionError(f"no dask scheduler answers at {address} ({' '.join(str(error).split())}); start one "
                               "with: dask scheduler") from None

@@ -175,3 +175,12 @@ def test_a_cluster_that_does_not_see_the_store_says_so(tmp_path, cluster):
     with (pytest.raises(InputError, match="file system that all workers share"),
           contextlib.closing(run_tasks(task, [0], scheduler=cluster.scheduler_address)) as results):
         next(results)
+
+
+@pytest.mark.parametrize("address", ["nonsense", "localhost:abc", "foo://127.0.0.1:8786", "tcp://:8786", "tcp://h:99999"])
+def test_what_is_no_address_is_refused_at_once(address):
+    """In a process of its own: a client made for such an address used to keep the process from ending."""
+    code = f"from allpet_physics.parallel import run_tasks\nlist(run_tasks(abs, [1], scheduler={address!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "the scheduler must be an address such as tcp://127.0.0.1:8786" in done.stderr
