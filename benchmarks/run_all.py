@@ -12,7 +12,7 @@ from _measure import claim, show_figure, show_memory, show_others, show_time
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 SCRIPTS = ("bench_block", "bench_catalogue", "bench_multimask", "bench_roi", "bench_joseph", "bench_strip",
-           "bench_batch", "bench_osem", "bench_fbp", "bench_growth")
+           "bench_batch", "bench_osem", "bench_fbp", "bench_cohort", "bench_growth")
 BEGIN, END = "<!-- speed: written by benchmarks/run_all.py -->", "<!-- end of speed -->"
 
 
