@@ -8,6 +8,7 @@ from importlib import import_module as _import_module
 from allpet_physics.acquisition import AcquisitionModel, angle_subsets
 from allpet_physics.attention import asymmetry_map, body_mask, edit_roi, project_roi, threshold_roi
 from allpet_physics.bsrem import bsrem, bsrem_iterates
+from allpet_physics.composites import composite, composite_blocks
 from allpet_physics.consistency import count_balance, helgason_ludwig, pn_residual
 from allpet_physics.counts import poisson_counts, scale_to_counts, thin
 from allpet_physics.emission import mlem, mlem_iterates, osem, osem_iterates
@@ -17,7 +18,7 @@ from allpet_physics.errors import EmptyROIWarning, GeometryError, InputError, Me
 # sets itself as an attribute of its package only the first time it is imported.
 from allpet_physics.fbp import fbp
 from allpet_physics.geometry import ParallelGeometry, scanner_presets
-from allpet_physics.mask_projection import composite, composite_blocks, normalise_mask, project_blocks, project_mask
+from allpet_physics.mask_projection import normalise_mask, project_blocks, project_mask
 from allpet_physics.mask_statistics import mask_statistics, plot_mask_statistics
 from allpet_physics.masks import BlockCatalogue, Blocks, DynamicMultiMask, block_catalogue
 from allpet_physics.nema import contrast_recovery, plot_contrast_recovery

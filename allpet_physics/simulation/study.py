@@ -6,6 +6,7 @@ expected counts and backgrounds (:meth:`Study.scan`), low doses and all other pa
 """
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from allpet_physics.simulation.streams import random_key, random_stream
 from allpet_physics.simulation.study_activity import activity_images, number_lesions, patient_uptake
 from allpet_physics.simulation.study_settings import FRAMES, StudySettings, frame_number, prompt_text
 from allpet_physics.simulation.tracers import TRACERS, TracerTables, parse_tracer
+
+if TYPE_CHECKING:
+    from allpet_physics.simulation.task_pairs import TaskPair
 
 #: Parts of a random key, so that what is drawn for one purpose does not move when another draws more.
 _COUNTS, _NOISE = 2, 3
@@ -126,7 +130,7 @@ class Study:
                        calibration=self.level[place] / protocol.effective_seconds)
         return replace(means, prompts=self.prompts[:, *place].astype(np.int64))
 
-    def pair(self, task: str, **options) -> "TaskPair":  # noqa: F821 - imported late
+    def pair(self, task: str, **options) -> "TaskPair":
         """Return source and target of a task; see `allpet_physics.simulation.task_pairs.task_pair`."""
         from allpet_physics.simulation.task_pairs import task_pair
 

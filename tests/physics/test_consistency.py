@@ -5,11 +5,12 @@ import pytest
 from scipy import stats
 
 from allpet_physics.blocks import Blocks
+from allpet_physics.composites import composite
 from allpet_physics.consistency import count_balance, helgason_ludwig, pn_residual
 from allpet_physics.counts import poisson_counts, scale_to_counts
 from allpet_physics.errors import InputError
 from allpet_physics.geometry import ParallelGeometry
-from allpet_physics.mask_projection import composite, normalise_mask, project_blocks
+from allpet_physics.mask_projection import normalise_mask, project_blocks
 from allpet_physics.radon import RadonOperator
 from allpet_physics.scan import acquire
 from allpet_physics.scan_protocol import ScanProtocol

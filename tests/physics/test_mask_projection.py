@@ -9,15 +9,10 @@ from hypothesis import strategies as st
 from scipy import integrate
 
 from allpet_physics.blocks import Blocks
+from allpet_physics.composites import composite, composite_blocks
 from allpet_physics.errors import GeometryError, InputError
 from allpet_physics.geometry import ParallelGeometry
-from allpet_physics.mask_projection import (
-    composite,
-    composite_blocks,
-    normalise_mask,
-    project_blocks,
-    project_mask,
-)
+from allpet_physics.mask_projection import normalise_mask, project_blocks, project_mask
 from allpet_physics.masks import DynamicMultiMask, block_catalogue
 from allpet_physics.radon import RadonOperator
 from allpet_physics.simulation import Rectangle
