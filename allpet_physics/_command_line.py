@@ -145,15 +145,23 @@ def version() -> str:
 version_option = click.version_option(package_name="allpet", prog_name="allpet", message="%(prog)s %(version)s")
 
 
+#: Options whose values identify a study or a moment of a patient's life; the record keeps that they were given.
+_WITHHELD = ("series_uid", "injection_time", "scan_time")
+
+
 def command_line(ctx) -> str:
-    """Return the command as typed, with every path cut to its last part: folder names often carry patients' names."""
+    """Return the command as typed, with every path cut to its last part: folder names often carry patients' names.
+
+    A series UID and times of day are withheld too.
+    """
+    withheld = {str(ctx.params[name]) for name in _WITHHELD if ctx.params.get(name) is not None}
     values = [v for value in ctx.params.values() for v in (value if isinstance(value, tuple) else (value,))]
     paths = {str(v): base_name(v) for v in values if isinstance(v, Path)}
     words = []
     for word in ctx.meta.get("allpet.arguments", []):
         option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
         # click turns the text into a Path, which drops a trailing slash.
-        words.append(f"{option}{equals}{paths.get(str(Path(value)), value)}")
+        words.append(f"{option}{equals}{'(withheld)' if value in withheld else paths.get(str(Path(value)), value)}")
     return " ".join([ctx.command_path, *(f'"{w}"' if " " in w else w for w in words)])
 
 

@@ -297,6 +297,21 @@ def test_the_record_of_the_command_line_never_holds_the_patient(tmp_path):
     assert (tmp_path / "roi2sino" / "record" / "record.json").is_file()
 
 
+def test_the_record_withholds_a_series_and_times_that_were_typed(tmp_path):
+    personal_series(tmp_path / "study")
+    uid = str(pydicom.dcmread(next((tmp_path / "study").iterdir())).SeriesInstanceUID)
+    result = CliRunner().invoke(cli, ["roi2sino", str(tmp_path / "study"), "--threshold", "fixed:50", "--series-uid",
+                                      uid, "--injection-time", "2025-02-03T20:35:01", "--out", str(tmp_path / "r"),
+                                      "--n-angles", "8"])
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "r" / "record.json").read_text(encoding="utf-8")
+    command = json.loads(text)["command"]
+    assert "--series-uid (withheld)" in command.replace('"', "")
+    assert "--injection-time (withheld)" in command.replace('"', "")
+    assert uid not in text
+    assert "20:35" not in text
+
+
 def test_slices_come_back_in_order_for_those_who_need_headers(tmp_path):
     write_series(tmp_path, ramp(), slope=1)
     slices, notes = load_slices(tmp_path)
