@@ -82,6 +82,9 @@ def write_cohort(path, parameters: Mapping, *, workers: int = 1, scheduler: str 
     """
     from allpet_physics.io import store
 
+    # One patient of each region shows whether the settings can work, before a store is made.
+    for patient in range(min(len(parameters["regions"]), parameters["n_patients"])):
+        make_cohort(parameters, np.array([patient * parameters["n_slices"]]))
     store.create(path, cohort_arrays(parameters), n_samples(parameters), parameters, kind=KIND,
                  samples_per_shard=samples_per_shard(parameters), resume=resume, overwrite=overwrite)
     return store.fill(path, make_cohort, workers=workers, scheduler=scheduler, progress=progress)
@@ -133,8 +136,8 @@ def make_cohort(parameters: Mapping, samples: np.ndarray) -> dict[str, np.ndarra
         for name, values in found.items():
             chosen = np.asarray(values)[slices[rows]] if np.ndim(values) else values
             if name == "prompts" and chosen.max() > np.iinfo(made[name].dtype).max:
-                raise InputError(f"counts must leave every bin below 65,536, but one of patient {patient} had "
-                                 f"{chosen.max()}; lower the counts of the protocol.")
+                raise InputError(f"counts must leave every bin at or below {np.iinfo(made[name].dtype).max:,}, but one "
+                                 f"of patient {patient} had {chosen.max():,}; lower the counts of the protocol.")
             made[name][rows] = chosen
         made["slice"][rows] = slices[rows]
     return made

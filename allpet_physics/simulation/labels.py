@@ -45,7 +45,8 @@ def from_totalsegmentator(labels, ct=None, *, kvp: float | None = None, names=No
     names : mapping or path, optional
         Number to name; built in by default.
     mapping : mapping or path, optional
-        Name to organ, for names that are not known, or against the built-in choice. JSON; see `write_label_mapping`.
+        Name to organ, for names that are not known, or against the built-in choice. JSON; see `write_label_mapping`,
+        whose empty entries (null) are not filled in yet and change nothing.
     region : str
         A word for the records, and which sites lesions are drawn from.
     size : int

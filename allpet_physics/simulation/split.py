@@ -79,9 +79,18 @@ def check_split(patients, splits) -> None:
 
 
 def _from_lists(n: int, split: Mapping) -> np.ndarray:
-    named = [(int(patient), SPLITS.index(name)) for name, patients in split.items() for patient in patients]
+    named = []
+    for name, patients in split.items():
+        for patient in patients:
+            if isinstance(patient, (bool, np.bool_)) or not isinstance(patient, (int, np.integer)):
+                raise InputError(f"split must list patients by whole numbers from 0 to {n - 1}, but {name} held "
+                                 f"{patient!r}.")
+            named.append((int(patient), SPLITS.index(name)))
     numbers = [patient for patient, _ in named]
     check_split(numbers, [part for _, part in named])
+    twice = sorted({patient for patient in numbers if numbers.count(patient) > 1})
+    if twice:
+        raise InputError(f"split must list each patient once, but {', '.join(map(str, twice[:6]))} stood there twice.")
     if sorted(set(numbers)) != list(range(n)):
         wrong = sorted(set(range(n)) ^ set(numbers))
         raise InputError(f"split must list every patient from 0 to {n - 1}, but {', '.join(map(str, wrong[:6]))} "

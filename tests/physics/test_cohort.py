@@ -144,6 +144,9 @@ def test_fractions_are_met_in_every_region(n, n_regions, parts):
     ({"train": [0, 1, 2], "test": [2, 3]}, "patient 2 stood on more than one"),
     ({"train": [0, 1], "test": [3]}, "every patient from 0 to 3, but 2 was left out"),
     ({"train": [0, 1, 2, 3], "test": [4]}, "4"),
+    ({"train": ["a"], "test": [1]}, "whole numbers from 0 to 3, but train held 'a'"),
+    ({"train": [0.9, 1, 2, 3], "test": []}, "train held 0.9"), ({"train": [True, 0, 2, 3]}, "train held True"),
+    ({"train": [0, 1, 2, 3, 3]}, "each patient once, but 3 stood there twice"), ({"train": [None]}, "held None"),
     ({"train": 0.5, "test": 0.4}, "add up to 1"), ({"train": 1.2, "test": -0.2}, "add up to 1"),
     ({"train": [0], "test": 0.5}, "fractions"), ({"learn": 1.0}, "train, validation, test"), ({}, "train")])
 def test_bad_splits_are_refused(split, words):

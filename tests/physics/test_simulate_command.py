@@ -131,6 +131,7 @@ def test_choices_reach_the_store(tmp_path):
     (["--tracers", "water"], "must be one of 18F-FDG"), (["--split", "1:2"], "fractions train:validation:test"),
     (["--split", "0.9:0.2:0.2"], "add up to 1"), (["--split", "none.json"], "could not be read"),
     (["--delayed-min", "65", "80"], "must start after the first frame"), (["--counts", "0"], "must be"),
+    (["--counts", "1e12"], "--counts must leave every bin at or below 4,294,967,295"),
     (["--uptake", "none.csv"], "must be a readable CSV file"), (["--patients", "0"], "--patients"),
     (["--resume", "--overwrite"], "give one of them"),
     (["--workers", "2", "--scheduler", "tcp://x:1"], "--workers is for local")])
