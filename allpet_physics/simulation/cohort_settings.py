@@ -78,7 +78,7 @@ def cohort_parameters(n_patients: int, *, seed: int = 0, size: int = 256, region
         raise InputError(f"geometry must have a square image for random patients, but had {geometry.image_shape}.")
     tables = {name: None if path is None else _table_text(name, path) for name, path in
               (("uptake", uptake), ("kinetics", kinetics))}
-    _check_organs(tracers, _tables(tables["uptake"], tables["kinetics"]))
+    _check_organs(tracers, read_tracer_tables(uptake, kinetics))  # from the files themselves: errors name them
     spacing = {region: SLICE_MM[region] if slice_mm is None else as_positive_float("slice_mm", slice_mm)
                for region in regions}
     parts = split_patients([regions[i % len(regions)] for i in range(n_patients)], split)

@@ -184,7 +184,7 @@ def test_tables_of_ones_own_travel_in_the_card(tmp_path):
     text = (files("allpet_physics.simulation") / "uptake.csv").read_text(encoding="utf-8")
     table = tmp_path / "mine.csv"
     table.write_text("\n".join(line for line in text.splitlines() if not line.startswith("18F-DOPA,liver")))
-    with pytest.raises(InputError, match="none for liver"):
+    with pytest.raises(InputError, match=r"mine\.csv has none for liver"):
         cohort_parameters(2, size=16, tracers=["DOPA"], uptake=table)
     hot = text.replace("18F-FDG,muscle,SUVmean,0.65,0.15", "18F-FDG,muscle,SUVmean,9.5,0.01")
     assert hot != text
