@@ -114,14 +114,13 @@ def blocks_strip(parameters, offsets, image_shape, pixel, width, cos, sin, out, 
                     continue
                 inverse = 0.5 / short if short > 0.0 else 0.0
                 # Left of the centre only the near ramp counts; right of it the profile is what its mirror image leaves.
-                # So the area is exactly 0 before the block and exactly A behind it.
+                # So the area is exactly 0 before the block, exactly A behind it, and never falls in between.
                 for e in range(last + 1 - first):
                     v = e + (first - middle)
                     near = _m1(0.5 * long - abs(v), short, inverse)
                     left[e] = long - near if v > 0.0 else near
                 for b in range(last - first):
-                    growth = left[b + 1] - left[b]
-                    row[first + b] += (growth if growth > 0.0 else 0.0) * height
+                    row[first + b] += (left[b + 1] - left[b]) * height
                 for b in range(first, last):
                     top = row[b] if row[b] > top else top
             largest[i, a] = top

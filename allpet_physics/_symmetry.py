@@ -95,9 +95,8 @@ def _assign(normals, group):
                 base = matrix.T @ normal
                 flipped = base[0] < 0
                 base = -base if flipped else base
-                # On the diagonal a ray follows rows, never columns, so that the choice is the same in every group.
-                slack = _TOLERANCE if matrix[0, 0] else -_TOLERANCE
-                if abs(base[1]) > base[0] + slack or (mirrored and base[1] < -_TOLERANCE):
+                # On the diagonal rows and columns give the same weights, so either may take the ray.
+                if abs(base[1]) > base[0] + _TOLERANCE or (mirrored and base[1] < -_TOLERANCE):
                     continue
                 options.append((p, j, base, flipped, round(float(np.arctan2(base[1], base[0])) * 1e9)))
         for p, j, _, flipped, key in options:
@@ -128,13 +127,13 @@ def _make_pass(geometry, matrices, bases, lanes):
     for (q, j), (a, flip) in lanes.items():
         angle[q, j], flipped[q, j] = a, flip
     signed = [sign * m for m in matrices for sign in (1, -1)]
-    to_image = np.array([_pixel_map(m, (rows, cols), geometry.image_shape) for m in signed])
-    to_lane = np.array([_pixel_map(m.T, geometry.image_shape, (rows, cols)) for m in signed])
+    to_image = np.array([_pixel_map(m, geometry.image_shape) for m in signed])
+    to_lane = np.array([_pixel_map(m.T, (rows, cols)) for m in signed])
     return Pass((rows, cols), to_image, to_lane, table, angle, flipped)
 
 
-def _pixel_map(matrix, shape_from, shape_to):
-    """Return (a0, a1, a2, b0, b1, b2) of eq. (Y1) for pixels: from (r, c) of one grid to p' = M p on the other.
+def _pixel_map(matrix, shape_to):
+    """Return (a0, a1, a2, b0, b1, b2) of eq. (Y1) for pixels: from (r, c) of one grid to p' = M p on another's.
 
     With x = c - (C - 1)/2 and y = (R - 1)/2 - r, an entry of -1 counts its axis from the other end.
     """
