@@ -1,14 +1,18 @@
 # make demo, make test: everything they need is installed into .venv; a second call installs nothing.
-# Settings: PYTHON=/path/to/python3.12  VENV=elsewhere  OUT=folder for the demo's picture
+# Settings: PYTHON=/path/to/python3.12  VENV=elsewhere  OUT=folder for the demo's pictures
+# On Linux, PyPI's torch brings CUDA, some gigabytes. Without a GPU, take the wheels for CPUs alone:
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
 VENV ?= .venv
 OUT ?= demo_output
+TORCH_INDEX ?=
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --no-input --quiet --retries 5
 BIN = $(VENV)/bin
 MADE = $(VENV)/.made
 USER_STAMP = $(VENV)/.installed
 TEST_STAMP = $(VENV)/.installed-for-tests
-SOURCES = $(shell find allpet_physics -name '*.py')
+SOURCES = $(shell find allpet_physics allpet_gen -type f -not -name '*.pyc')
+INSTALL = $(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)")
 export PIP_PROGRESS_BAR = off
 
 .PHONY: help demo test lint notebooks bench clean
@@ -41,12 +45,12 @@ bench: $(TEST_STAMP)
 
 $(USER_STAMP): $(SOURCES) pyproject.toml constraints.txt | $(MADE)
 	@echo "installing allpet into $(VENV) (some minutes the first time) ..."
-	@$(PIP) install . -c constraints.txt
+	@$(INSTALL) ".[gen]"
 	@touch $@
 
 $(TEST_STAMP): pyproject.toml constraints.txt | $(MADE)
 	@echo "installing allpet with its optional and test packages into $(VENV) (some minutes the first time) ..."
-	@$(PIP) install -e ".[test,astra,seg,scale]" -c constraints.txt
+	@$(INSTALL) -e ".[test,all]"
 	@touch $@
 
 # The first interpreter that really runs and is new enough; a name on the PATH may be a shim for nothing.
@@ -64,4 +68,4 @@ $(MADE):
 
 clean:
 	rm -rf .venv demo_output build dist .pytest_cache .ruff_cache .hypothesis
-	find allpet_physics tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find allpet_physics allpet_gen tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -25,6 +25,7 @@ from allpet_physics.nema import contrast_recovery, plot_contrast_recovery
 from allpet_physics.operators import LinearOperator, adjoint_error, assert_adjoint, stack
 from allpet_physics.point_spread import GaussianPSF
 from allpet_physics.radon import RadonOperator
+from allpet_physics.resampling import describe_resampling, resample_sinogram
 from allpet_physics.roi2sino import roi2sino
 from allpet_physics.scan import Scan, acquire, acquire_projections, attenuation_factors
 from allpet_physics.scan_protocol import ScanProtocol
@@ -62,6 +63,7 @@ __all__ = [
     "contrast_recovery",
     "conventions",
     "count_balance",
+    "describe_resampling",
     "edit_roi",
     "fbp",
     "helgason_ludwig",
@@ -79,6 +81,7 @@ __all__ = [
     "project_blocks",
     "project_mask",
     "project_roi",
+    "resample_sinogram",
     "roi2sino",
     "scale_to_counts",
     "scanner_presets",

@@ -29,10 +29,13 @@ def command(ctx, out, trues, seed, overwrite, as_json, quiet):
     Written to --out:
       demo.png   truth, FBP, OSEM with regions; counts, attention, both together
       demo.json  counts, uptake in the lesions, seconds of every stage
+      generated.png  sinograms that a trained generator draws, and their images (with the extra gen)
     """
     from allpet_physics._files import refuse_existing, refuse_unwritable, staged
+    from allpet_physics.demo_steps import find_steps, picture_name, run_step
 
-    names = [_PICTURE, _RECORD]
+    steps = find_steps()
+    names = [_PICTURE, *map(picture_name, steps), _RECORD]
     refuse_existing(out, names, overwrite)
     refuse_unwritable(out)
     progress = line.Progress(quiet)
@@ -46,13 +49,18 @@ def command(ctx, out, trues, seed, overwrite, as_json, quiet):
         demo = run_demo(trues, seed, progress)
         progress.stage("drawing")
         save_figure(staging / _PICTURE, demo)
-        record = {"allpet": "demo", "command": line.command_line(ctx), "seed": seed, **report(demo)}
+        found = {point.name: run_step(point, staging, progress) for point in steps}
+        record = {"allpet": "demo", "command": line.command_line(ctx), "seed": seed, **report(demo),
+                  "steps": {name: step["record"] for name, step in found.items() if step["record"]}}
         record["seconds"]["in all"] = round(time.perf_counter() - started, 3)
         write_record(staging / _RECORD, record)
-    line.finish(record | {"folder": str(out), "files": names, "exit_code": 0}, _lines(record, out), as_json, quiet)
+        written = [name for name in names if (staging / name).exists()]
+    told = [text for step in found.values() for text in ("", *step["lines"])]
+    line.finish(record | {"folder": str(out), "files": written, "exit_code": 0}, _lines(record, out, written, told),
+                as_json, quiet)
 
 
-def _lines(record: dict, out: Path) -> list[str]:
+def _lines(record: dict, out: Path, written: list[str], told: list[str]) -> list[str]:
     counts = record["counts"]
     prompts, trues = counts["prompts"] / 1e6, counts["expected_trues"] / 1e6
     lines = [f"{prompts:.2f} million prompts, {trues:.2f} million of them expected to be true", "",
@@ -62,4 +70,5 @@ def _lines(record: dict, out: Path) -> list[str]:
     lines += [""] + [f"{name} region: {region['pixels']} pixels, the lesions have {region['true_pixels']} (Dice "
                      f"{region['dice']:.2f})" for name, region in record["regions"].items()]
     seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in record["seconds"].items())
-    return [*lines, f"seconds (the first run compiles): {seconds}", "", f"picture: {out / _PICTURE}"]
+    pictures = [f"picture: {out / name}" for name in written if name.endswith(".png")]
+    return [*lines, f"seconds (the first run compiles): {seconds}", *told, "", *pictures]

@@ -1,6 +1,9 @@
 """The doctor must find a healthy installation healthy, and a wrong projector wrong."""
 
 import json
+import re
+import tomllib
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -47,3 +50,12 @@ def test_a_missing_extra_comes_with_its_install_command(monkeypatch):
     found = doctor.extras()["a_package_nobody_has"]
     assert not found["present"]
     assert found["install"] == 'pip install ".[seg]" in the source folder of allpet'
+
+
+def test_every_extra_is_listed_with_packages_that_it_brings():
+    project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    brings = {extra: {re.match(r"[\w-]+", requirement)[0] for requirement in requirements}
+              for extra, requirements in project["project"]["optional-dependencies"].items()}
+    assert {extra for _, extra in doctor.EXTRAS.values()} == set(brings) - {"all", "test"}
+    for module, (_, extra) in doctor.EXTRAS.items():
+        assert doctor._DISTRIBUTIONS.get(module, module) in brings[extra]

@@ -55,6 +55,36 @@ def test_import_takes_less_than_half_a_second():
     assert statistics.median(seconds() for _ in range(5)) < 0.5
 
 
+def test_no_import_of_the_physics_and_no_help_imports_torch_even_where_it_is_installed():
+    program = """
+import json, pkgutil, sys
+from importlib import import_module
+import allpet_physics
+for module in pkgutil.walk_packages(allpet_physics.__path__, "allpet_physics."):
+    if not module.name.endswith("__main__"):
+        import_module(module.name)
+from click.testing import CliRunner
+from allpet_physics.cli import cli
+print(CliRunner().invoke(cli, ["--help"]).output, file=sys.stderr)
+print(json.dumps(sorted(sys.modules)))"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "train " in done.stderr
+    loaded = {name.partition(".")[0] for name in json.loads(done.stdout)}
+    assert not loaded & {"torch", "diffusers", "accelerate", "safetensors", "tensorboard"}
+
+
+def test_help_takes_less_than_half_a_second():
+    program = ("import sys, time; sys.argv = ['allpet', '--help']\nfrom allpet_physics.cli import main\n"
+               "try:\n    main()\nfinally:\n    print(time.process_time(), file=sys.stderr)")
+
+    def seconds():
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        return float(done.stderr)
+
+    seconds()
+    assert statistics.median(seconds() for _ in range(3)) < 0.5
+
+
 def test_lazy_submodules_work_without_extras():
     names = run_without_extras("""
 import allpet_physics

@@ -1,0 +1,170 @@
+"""Loading of trained pipelines by name or folder, with clear words for whatever is wrong with the files."""
+
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+
+from allpet_physics._record import digest
+from allpet_physics.errors import InputError
+
+#: Of the layout and the meaning of the files of a model; raised when an older model would be read wrongly.
+MODEL_FORMAT = 1
+CARD = "allpet.json"
+
+
+def shipped_models() -> tuple[str, ...]:
+    """Return the names of the models that come with the package."""
+    folder = Path(str(files("allpet_gen"))) / "pretrained"
+    return tuple(sorted(path.name for path in folder.glob("*/") if (path / "model_index.json").exists()))
+
+
+def model_folder(name) -> Path:
+    """Return the folder of a shipped model, or the user's own.
+
+    Raises
+    ------
+    InputError
+        Neither a name nor a folder with a model.
+    """
+    folder = Path(str(files("allpet_gen"))) / "pretrained" / str(name)
+    if str(name) not in shipped_models():
+        folder = Path(name)
+    if not (folder / "model_index.json").is_file():
+        raise InputError(f"model must be one of {', '.join(shipped_models()) or '(none is shipped)'}, or a folder that "
+                         f"save_pretrained or allpet train wrote, but was {str(name)!r}.")
+    return folder
+
+
+class PretrainedPipeline:
+    """``from_pretrained`` and ``save_pretrained`` of our pipelines, on top of diffusers'.
+
+    Attributes
+    ----------
+    card : dict
+        What is known of the model besides its networks, such as what measured sinograms are like; see `model_card`.
+    """
+
+    card: Mapping = MappingProxyType({})
+
+    @classmethod
+    def from_pretrained(cls, name="small", **options):
+        """Load a shipped model by name, or one from a folder.
+
+        Parameters
+        ----------
+        name : str or path
+        **options
+            Of diffusers' ``from_pretrained``, such as ``dtype`` (float32 by default, however the weights are stored);
+            nothing is ever downloaded.
+
+        Raises
+        ------
+        InputError
+            No such model; files that are absent, cut short, of another network or of another version.
+        """
+        from safetensors import SafetensorError
+
+        folder = model_folder(name)
+        card = read_card(folder)
+        try:
+            with _quiet():
+                # Pickled weights could run code; they are never read.
+                pipe = super().from_pretrained(str(folder), **{"dtype": torch.float32, **options,
+                                                               "local_files_only": True, "use_safetensors": True})
+                _require_weights({k: v for k, v in pipe.components.items() if k not in options}, folder)
+        except InputError:
+            raise
+        except (SafetensorError, OSError, EOFError, LookupError, RuntimeError, TypeError, ValueError, AttributeError,
+                ImportError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"the model {folder} cannot be loaded: a file is absent, cut short or of another network "
+                             f"({type(error).__name__}: {reason}); copy it again, or train it again.") from None
+        pipe.card = card
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    def save_pretrained(self, folder, *, card: Mapping | None = None, **options) -> None:
+        """Write the model to a folder, as diffusers does, with its card and the version of its format.
+
+        Parameters
+        ----------
+        folder : path-like
+        card : mapping, optional
+            Replaces the card of the pipeline.
+        **options
+            Of diffusers' ``save_pretrained``.
+        """
+        if card is not None:
+            self.card = dict(card)
+        super().save_pretrained(str(folder), **options)
+        text = json.dumps({**self.card, "format": MODEL_FORMAT}, indent=1, ensure_ascii=False)
+        (Path(folder) / CARD).write_text(text + "\n", encoding="utf-8")
+
+
+def read_card(folder: Path) -> dict:
+    """Return the card of the model in a folder.
+
+    Raises
+    ------
+    InputError
+        None there, or one of another format.
+    """
+    try:
+        card = json.loads((Path(folder) / CARD).read_text(encoding="utf-8"))
+        found = card.get("format")
+    except (OSError, ValueError, AttributeError):
+        found = None
+    if found != MODEL_FORMAT:
+        raise InputError(f"the model {folder} must be of format {MODEL_FORMAT}, but is of {found!r}; use the version "
+                         "of allpet that made it, or train it again.")
+    return card
+
+
+def model_digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file that a pipeline is loaded from, by its path in the folder."""
+    folder = Path(folder)
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    parts = [name for name, value in index.items() if isinstance(value, list)]
+    found = [folder / "model_index.json", folder / CARD]
+    found += [path for part in parts for path in sorted((folder / part).glob("*"))
+              if path.suffix in (".json", ".safetensors")]
+    return {path.relative_to(folder).as_posix(): digest(path)["sha256"] for path in found}
+
+
+def _require_weights(networks: Mapping, folder: Path) -> None:
+    """Refuse weights that are not the network's: diffusers leaves those that a file lacks as they were drawn."""
+    from safetensors import safe_open
+
+    for name, network in networks.items():
+        if not hasattr(network, "state_dict"):
+            continue
+        found = set()
+        for path in sorted((folder / name).glob("*.safetensors")):
+            with safe_open(path, "pt") as file:
+                found |= set(file.keys())
+        wanted = set(network.state_dict())
+        if found != wanted:
+            raise InputError(f"the model {folder} cannot be loaded: the weights of its {name} are of another network "
+                             f"({len(wanted - found)} are absent, {len(found - wanted)} unknown); copy it again, or "
+                             "train it again.")
+
+
+class _quiet:
+    """Silences diffusers' notes on loading, which are not the user's."""
+
+    def __enter__(self):
+        from diffusers.utils import logging
+
+        self._level = logging.get_verbosity()
+        logging.set_verbosity(logging.CRITICAL)  # what is wrong is said by our own error
+        logging.disable_progress_bar()
+
+    def __exit__(self, *_):
+        from diffusers.utils import logging
+
+        logging.set_verbosity(self._level)
+        logging.enable_progress_bar()

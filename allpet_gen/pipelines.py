@@ -1,0 +1,279 @@
+"""Pipelines that a user calls: from words to count sinograms and their images."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils.torch_utils import randn_tensor
+
+from allpet_gen._pretrained import PretrainedPipeline
+from allpet_gen.autoencoder import SinogramAutoencoder
+from allpet_gen.denoiser import SinogramDenoiser
+from allpet_gen.prompts import NULL, Prompt
+from allpet_gen.samplers import make_sampler, predicted_clean, velocity_of
+from allpet_physics._arrays import as_positive_float, as_positive_int
+from allpet_physics.errors import GeometryError, InputError
+from allpet_physics.geometry import ParallelGeometry
+
+#: What `SinogramGenerationPipeline` draws Poisson counts from is a stream of its own: the same expected counts, and so
+#: the same latents, belong to a seed with and without noise.
+_POISSON = 1
+#: Seeds lie below this.
+_SEEDS = 2**63
+#: Full width at half maximum of the Gaussian after OSEM, as clinics smooth.
+POST_FILTER_MM = 5.0
+RECONSTRUCTIONS = ("osem", "fbp", None)
+
+
+@dataclass(frozen=True, eq=False)
+class GeneratedSinograms:
+    """What was drawn.
+
+    Attributes
+    ----------
+    sinograms : ndarray, shape (n, angle, bin)
+        Counts, int64; or expected counts, float32, where no noise was asked.
+    expected : ndarray of float32, shape (n, angle, bin)
+        The expectation that the counts were drawn around.
+    geometry : ParallelGeometry
+    images : ndarray of float32 or None, shape (n, row, col)
+        Reconstructed from `sinograms` without correction for attenuation, scatter or randoms, which a drawn sinogram
+        holds like a measured one; in counts per mm.
+    prompts : tuple of str
+        Of each sinogram.
+    seeds : tuple of int
+        Of each sinogram.
+    notes : tuple of str
+        What was done beyond sampling: how the geometry was changed, how the image was made.
+    """
+
+    sinograms: np.ndarray
+    expected: np.ndarray
+    geometry: ParallelGeometry
+    images: np.ndarray | None
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Return the number of sinograms."""
+        return len(self.sinograms)
+
+    def __getitem__(self, part: slice) -> "GeneratedSinograms":
+        """Return some of the sinograms, chosen by a slice."""
+        if not isinstance(part, slice):
+            raise InputError(f"sinograms must be chosen by a slice, such as drawn[3:4], but the index was {part!r}.")
+        images = None if self.images is None else self.images[part]
+        return replace(self, sinograms=self.sinograms[part], expected=self.expected[part], images=images,
+                       prompts=self.prompts[part], seeds=self.seeds[part])
+
+
+class SinogramGenerationPipeline(PretrainedPipeline, DiffusionPipeline):
+    """Draws count sinograms for a prompt.
+
+    Parameters
+    ----------
+    autoencoder : SinogramAutoencoder
+    denoiser : SinogramDenoiser
+    scheduler : SinogramDDIMScheduler
+        Holds the noise schedule of the training.
+
+    Examples
+    --------
+    >>> pipe = SinogramGenerationPipeline.from_pretrained("small")
+    >>> out = pipe("brain with 18F-FDG", count=8, seed=0)
+    >>> out.sinograms.shape, out.geometry.n_angles
+    ((8, 128, 128), 128)
+    """
+
+    def __init__(self, autoencoder: SinogramAutoencoder, denoiser: SinogramDenoiser, scheduler):
+        super().__init__()
+        self.register_modules(autoencoder=autoencoder, denoiser=denoiser, scheduler=scheduler)
+
+    @property
+    def geometry(self) -> ParallelGeometry:
+        """The geometry that the networks work on."""
+        return self.autoencoder.geometry
+
+    @torch.no_grad()
+    def __call__(self, prompt, *, count: int = 1, seed: int = 0, steps: int = 50, guidance: float = 1.5,
+                 sampler: str = "ddim", eta: float = 0.0, geometry: ParallelGeometry | None = None,
+                 noise: bool = True, reconstruct: str | None = "osem", guides: Sequence = (), roi=None,
+                 gate_strength: float = 0.25, batch: int = 16,
+                 progress: Callable[[Iterable], Iterable] | None = None) -> GeneratedSinograms:
+        """Draw sinograms; the same arguments give the same bits on the same machine.
+
+        Parameters
+        ----------
+        prompt : str, Prompt, or sequence of them
+            Such as "brain with 18F-FDG"; a tracer or a region alone leaves the other to the model.
+        count : int
+            Sinograms of each prompt.
+        seed : int
+            Sinogram i has the seed ``seed + i``: it can be drawn again alone.
+        steps : int
+            Of the sampler, 1 to 1000.
+        guidance : float
+            Weight of the prompt, classifier-free guidance: 1 samples what was learned, more exaggerates it, 0 ignores
+            the prompt.
+        sampler : {"ddim", "ddpm"}
+        eta : float
+            Of DDIM, 0 (deterministic after the first noise) to 1 (as DDPM).
+        geometry : ParallelGeometry, optional
+            Resample the expected counts to any number of angles and bins, spacing and arc, before counts are drawn;
+            totals are kept.
+        noise : bool
+            Whether to draw Poisson counts, or return their expectation.
+        reconstruct : {"osem", "fbp", None}
+            How to make the images, if any.
+        guides : sequence
+            Of `allpet_gen.guidance`: at each step the predicted clean latent is moved as they ask. Guides with
+            counts of their own for each sinogram need all sinograms in one `batch`.
+        roi : array_like of bool, shape (row, col), optional
+            A region in the model's image whose features the gate strengthens.
+        gate_strength : float
+            λ of the gate, used with `roi` only. It acts behind every block, so its effect grows fast: 0.25 brightens a
+            region by half, 1 trebles it, more breaks the picture.
+        batch : int
+            Sinograms made together: lower it where memory is short. Another batch rounds differently, so that expected
+            counts agree to float32 and a few drawn counts may not.
+        progress : callable, optional
+            Wraps the iteration over steps, such as ``tqdm``.
+
+        Raises
+        ------
+        InputError
+            Unknown words, a task that starts from a sinogram, numbers out of range.
+        GeometryError
+            A geometry that cannot hold what was drawn.
+        """
+        prompts = self._prompts(prompt, count)
+        seed, batch = as_positive_int("seed", seed, minimum=0), as_positive_int("batch", batch)
+        if seed + len(prompts) > _SEEDS:
+            raise InputError(f"seed must leave room for {len(prompts)} below 2**63, but was {seed}.")
+        guidance, eta = _in_range("guidance", guidance, 100), _in_range("eta", eta, 1)
+        gate_strength = as_positive_float("gate_strength", gate_strength, allow_zero=True)
+        if eta and sampler == "ddpm":
+            raise InputError(f'eta belongs to sampler "ddim", but was {eta:g} with "ddpm", which has no such choice; '
+                             "leave it out.")
+        if reconstruct not in RECONSTRUCTIONS:
+            raise InputError(f'reconstruct must be "osem", "fbp" or None, but was {reconstruct!r}.')
+        geometry = self.geometry if geometry is None else geometry
+        if not isinstance(geometry, ParallelGeometry):
+            raise GeometryError(f"geometry must be a ParallelGeometry, but was {type(geometry).__name__}.")
+        gate = self._gate(roi, gate_strength)
+        scheduler = make_sampler(sampler, self.scheduler, steps, self.device)
+        options = {"eta": eta} if sampler == "ddim" else {}
+        seeds = [seed + i for i in range(len(prompts))]
+        expected = np.empty((len(prompts), *self.geometry.sinogram_shape), np.float32)
+        rounds = [(start, t) for start in range(0, len(prompts), batch) for t in scheduler.timesteps]
+        for start, t in rounds if progress is None else progress(rounds):
+            part = slice(start, start + batch)
+            if t == scheduler.timesteps[0]:
+                tokens = torch.tensor([p.tokens() for p in prompts[part]], device=self.device)
+                draws = [torch.Generator(device=self.device).manual_seed(s) for s in seeds[part]]
+                z = randn_tensor((len(tokens), *self.autoencoder.latent_shape), generator=draws, device=self.device,
+                                 dtype=torch.float32)
+            velocity = self._velocity(z, t, tokens, guidance, gate)
+            if guides:
+                velocity = self._guided(scheduler, guides, velocity, t, z)
+            z = scheduler.step(velocity, t, z, generator=draws, **options).prev_sample
+            if t == scheduler.timesteps[-1]:
+                expected[part] = self.autoencoder.counts(z).cpu().numpy()
+        return self._finish(expected, prompts, seeds, geometry, noise, reconstruct)
+
+    def _prompts(self, prompt, count) -> list[Prompt]:
+        count = as_positive_int("count", count)
+        wanted = [prompt] if isinstance(prompt, (str, Prompt)) else prompt
+        if not isinstance(wanted, Iterable):
+            raise InputError(f'prompt must be words such as "brain with 18F-FDG", but was {type(prompt).__name__}.')
+        wanted = [Prompt.parse(p) for p in wanted]
+        if not wanted:
+            raise InputError('prompt must be words such as "brain with 18F-FDG", but was empty.')
+        for p in wanted:
+            if p.task != "generation":
+                raise InputError(f"prompt must ask for a region and a tracer alone, but asked for the task {p.task}, "
+                                 "which starts from a sinogram of one's own; leave the task out.")
+        return [p for p in wanted for _ in range(count)]
+
+    def _gate(self, roi, strength: float) -> dict:
+        if roi is None:
+            return {}
+        from allpet_physics import project_roi
+
+        attention = project_roi(roi, self.geometry)
+        if attention.ndim != 2:
+            raise InputError(f"roi must have shape (row, col), but had {np.shape(roi)}.")
+        return {"attention": torch.from_numpy(attention)[None, None].to(self.device), "gate_strength": strength}
+
+    def _velocity(self, z, t, tokens, guidance: float, gate: dict):
+        def predicted(z, tokens):
+            return self.denoiser(z.to(self.denoiser.dtype), t, tokens, **gate).float()
+
+        if guidance == 1:
+            return predicted(z, tokens)
+        null = torch.full_like(tokens, NULL)
+        if guidance == 0:
+            return predicted(z, null)
+        without, with_prompt = predicted(torch.cat([z, z]), torch.cat([null, tokens])).chunk(2)
+        return without + guidance * (with_prompt - without)
+
+    def _guided(self, scheduler, guides, velocity, t, z):
+        """Return the velocity that means the clean latent which the guides ask for."""
+        from allpet_gen.guidance_step import guidance_step
+
+        clean = predicted_clean(scheduler, velocity, t, z)
+        return velocity_of(scheduler, clean + guidance_step(guides, clean, self.autoencoder.counts), t, z)
+
+    def _finish(self, expected, prompts, seeds, geometry, noise, reconstruct) -> GeneratedSinograms:
+        notes = []
+        if geometry != self.geometry:
+            from allpet_physics import describe_resampling, resample_sinogram
+
+            expected = resample_sinogram(expected, self.geometry, geometry, kind="counts")
+            notes.append(describe_resampling(self.geometry, geometry, kind="counts"))
+        sinograms = expected
+        if noise:
+            sinograms = np.stack([np.random.default_rng([s, _POISSON]).poisson(e.astype(np.float64))
+                                  for s, e in zip(seeds, expected, strict=True)])
+        images = None
+        if reconstruct is not None:
+            images, note = reconstruct_uncorrected(sinograms, geometry, reconstruct)
+            notes.append(note)
+        return GeneratedSinograms(sinograms, expected, geometry, images, tuple(map(str, prompts)), tuple(seeds),
+                                  tuple(notes))
+
+
+def reconstruct_uncorrected(sinograms: np.ndarray, geometry: ParallelGeometry, method: str = "osem", *,
+                            post_filter_mm: float = POST_FILTER_MM) -> tuple[np.ndarray, str]:
+    """Return images of count sinograms without any correction, in counts per mm, and a sentence on how.
+
+    Parameters
+    ----------
+    sinograms : ndarray, shape (n, angle, bin)
+    geometry : ParallelGeometry
+    method : {"osem", "fbp"}
+        2 iterations of 16 subsets (fewer where there are fewer angles) and a Gaussian filter; FBP with a Hann window.
+    post_filter_mm : float
+        Full width at half maximum of the filter after OSEM, 0 for none.
+    """
+    from allpet_physics import AcquisitionModel, GaussianPSF, RadonOperator, fbp, osem
+
+    data = np.asarray(sinograms, np.float32)
+    if method == "fbp":
+        return fbp(data, geometry, filter="hann"), "images: FBP with a Hann window, no corrections"
+    subsets = max(n for n in (16, 8, 4, 2, 1) if (geometry.n_angles % n == 0 and geometry.n_angles // n >= 2) or n == 1)
+    images = osem(AcquisitionModel(RadonOperator(geometry)), data, n_iterations=2, n_subsets=subsets)
+    if post_filter_mm > 0:
+        images = GaussianPSF(geometry, post_filter_mm)(images)
+    return images, (f"images: OSEM, 2 iterations of {subsets} subsets, Gaussian filter of {post_filter_mm:g} mm, no "
+                    "corrections")
+
+
+def _in_range(name: str, value, high: float) -> float:
+    number = as_positive_float(name, value, allow_zero=True)
+    if number > high:
+        raise InputError(f"{name} must be a number from 0 to {high:g}, but was {number:g}.")
+    return number

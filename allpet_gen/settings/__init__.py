@@ -1,0 +1,151 @@
+"""The sizes of the generator, one settings file each, and how they are read."""
+
+import copy
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from allpet_physics.errors import InputError
+
+SIZES = ("tiny", "small", "medium", "base")
+#: Bounds of the numbers that no other part checks before long work begins, ends included.
+_BOUNDS = {
+    "data.per_class": (1, math.inf), "cohort.size": (16, math.inf), "cohort.patients": (1, math.inf),
+    "cohort.slices": (1, 255), "cohort.seed": (0, math.inf), "augmentation.rotation_deg": (0, 180),
+    "augmentation.mirror": (0, 1), "augmentation.views": (1, math.inf), "autoencoder_loss.kl": (0, math.inf),
+    "autoencoder_loss.spectral": (0, math.inf), "autoencoder_loss.consistency": (0, math.inf),
+    "autoencoder_loss.adversarial": (0, math.inf), "diffusion.steps": (1, math.inf), "diffusion.null_prompt": (0, 1),
+    "diffusion.min_snr_gamma": (0, math.inf), "autoencoder.patch": (1, math.inf),
+}
+_BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+
+
+def read_settings(config="small", changes: Mapping | None = None) -> dict:
+    """Return the settings of a size or of a file of one's own, with some of them changed.
+
+    Parameters
+    ----------
+    config : str or path
+        One of `SIZES`, or a TOML file with the same sections; what a file leaves out is as in ``small``.
+    changes : mapping, optional
+        New values by dotted name, such as ``{"training.denoiser.steps": 100}``.
+
+    Returns
+    -------
+    dict
+        Sections as dictionaries, in plain types.
+
+    Raises
+    ------
+    InputError
+        An unknown size, a file that cannot be read, a name that no section has, a value of another type or out of
+        range.
+    """
+    settings = _packaged("small")
+    if str(config) in SIZES:
+        settings = _packaged(str(config))
+    else:
+        _update(settings, _read(Path(config)), str(config))
+    for name, value in (changes or {}).items():
+        nested: dict = {}
+        inner = nested
+        *sections, last = name.split(".")
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[last] = value
+        _update(settings, nested, name)
+    _check(settings)
+    return settings
+
+
+def parse_change(text: str) -> tuple[str, object]:
+    """Return name and value of a change written as ``name=value``; the value as in TOML, or a bare word.
+
+    Raises
+    ------
+    InputError
+        No equals sign, or nothing before it.
+    """
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not name:
+        raise InputError("a setting must be given as name=value, such as training.denoiser.steps=100, but was "
+                         f"{text!r}.")
+    try:
+        return name, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name, value
+
+
+def differences(was: Mapping, now: Mapping, path: str = "") -> dict[str, tuple]:
+    """Return by dotted name the old and the new value of every setting that differs."""
+    found = {}
+    for name in dict.fromkeys([*was, *now]):
+        old, new = was.get(name), now.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found |= differences(old, new, f"{path}{name}.")
+        elif old != new:
+            found[f"{path}{name}"] = (old, new)
+    return found
+
+
+def _packaged(size: str) -> dict:
+    return tomllib.loads((files(__name__) / f"{size}.toml").read_text(encoding="utf-8"))
+
+
+def _read(path: Path) -> dict:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"config must be one of {', '.join(SIZES)}, or a readable TOML file, but was {str(path)!r} "
+                         f"({type(error).__name__}: {error}).") from None
+
+
+def _update(settings: dict, new: Mapping, where: str, path: str = "") -> None:
+    for name, value in new.items():
+        if name not in settings:
+            raise InputError(f"{where}: settings must be among {', '.join(f'{path}{known}' for known in settings)}, "
+                             f"but {path}{name} was given.")
+        old = settings[name]
+        if isinstance(old, dict):
+            if not isinstance(value, Mapping):
+                raise InputError(f"{where}: {path}{name} must be a section, but was {value!r}.")
+            _update(old, value, where, f"{path}{name}.")
+        else:
+            settings[name] = _alike(old, value, f"{where}: {path}{name}")
+
+
+def _alike(old, value, what: str):
+    """Return a value in the type of the one that it replaces."""
+    if isinstance(old, list) and isinstance(value, Sequence) and not isinstance(value, str) and len(value):
+        return [_alike(old[0], item, what) for item in value]
+    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not type(old) or isinstance(old, list):
+        raise InputError(f"{what} must be like {old!r}, but was {value!r}.")
+    return copy.deepcopy(value)
+
+
+def _check(settings: Mapping) -> None:
+    for name, (low, high) in _BOUNDS.items():
+        section, key = name.split(".")
+        value = settings[section][key]
+        if not (low <= value <= high and math.isfinite(value)):
+            limits = f"from {low} to {high}" if math.isfinite(high) else f"{low} or more"
+            raise InputError(f"{name} must be {limits}, but was {value}.")
+    diffusion = settings["diffusion"]
+    if diffusion["beta_schedule"] not in _BETA_SCHEDULES:
+        raise InputError(f"diffusion.beta_schedule must be one of {', '.join(_BETA_SCHEDULES)}, but was "
+                         f"{diffusion['beta_schedule']!r}.")
+    if not 0 < diffusion["beta_start"] <= diffusion["beta_end"] < 1:
+        raise InputError("diffusion.beta_start and beta_end must be in (0, 1), the first the smaller, but were "
+                         f"{diffusion['beta_start']} and {diffusion['beta_end']}.")
+    for name in ("n_blocks", "block_px"):
+        values = settings["masks"][name]
+        if len(values) != 2 or not 1 <= values[0] <= values[1]:
+            raise InputError(f"masks.{name} must be two whole numbers >= 1, the first the smaller, but was {values}.")
+    if len(settings["denoiser"]["attention_levels"]) != len(settings["denoiser"]["block_out_channels"]):
+        raise InputError("denoiser.attention_levels must have one entry for each of denoiser.block_out_channels, but "
+                         f"had {len(settings['denoiser']['attention_levels'])} for "
+                         f"{len(settings['denoiser']['block_out_channels'])}.")

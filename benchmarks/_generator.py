@@ -1,0 +1,110 @@
+"""What measures of a generator share: the model, real and drawn sinograms, their images."""
+
+import json
+
+import numpy as np
+
+
+class Setup:
+    """The model, the real sinograms and, once asked for, the generated ones and all images."""
+
+    def __init__(self, arguments):
+        import inspect
+
+        from allpet_gen import SinogramGenerationPipeline
+        from allpet_gen.data import read_class_set
+        from allpet_physics.simulation.cohort_reader import read_cohort
+
+        self.arguments = arguments
+        self.pipe = SinogramGenerationPipeline.from_pretrained(arguments.model)
+        default = inspect.signature(self.pipe.__call__).parameters["guidance"].default
+        self.guidance = default if arguments.guidance is None else arguments.guidance
+        self.cohort = read_cohort(arguments.store)
+        self.test = read_class_set(self.cohort, self.held_out(arguments.split), arguments.split)
+        self._made, self._images = {}, {}
+
+    def train(self, per_class=None):
+        """Return the training sinograms."""
+        from allpet_gen.data import read_class_set
+
+        return read_class_set(self.cohort, min(self.held_out("train"), per_class or 500), "train")
+
+    def generated(self, **options):
+        """Return drawn sinograms, as many of each class as will make the number asked for."""
+        key = json.dumps(sorted((k, str(v)) for k, v in options.items()))
+        if key not in self._made:
+            n = self.arguments.count
+            per_class = -(-n // len(self.test.classes))
+            out = self.pipe(list(self.test.classes), count=per_class, seed=self.arguments.seed * 10**6,
+                            reconstruct=None, batch=50,
+                            **{"steps": self.arguments.steps, "guidance": self.guidance} | options)
+            keep = np.sort(np.random.default_rng(0).permutation(len(out))[:n])
+            self._made[key] = out.sinograms[keep], np.repeat(np.arange(len(self.test.classes)), per_class)[keep]
+        return self._made[key]
+
+    def guided(self):
+        """Return sinograms drawn with range guidance towards what real training sinograms of each class have."""
+        from allpet_gen.guidance import RangeGuidance
+
+        train, test, made = self.train(90), self.test, []
+        per_class = -(-self.arguments.count // len(test.classes)) // 3
+        for k, prompt in enumerate(test.classes):
+            target = residuals(train.counts[train.labels == k], test.geometry).mean(0)
+            guide = RangeGuidance(test.geometry, 1.0, target=tuple(target))
+            made.append(self.pipe(prompt, count=per_class, seed=self.arguments.seed * 10**6 + k * per_class, batch=50,
+                                  steps=self.arguments.steps, guidance=self.guidance, reconstruct=None,
+                                  guides=(guide,)).sinograms)
+        return np.concatenate(made), np.repeat(np.arange(len(test.classes)), per_class)
+
+    def held_out(self, split) -> int:
+        """Return how many slices every region has at least in a part."""
+        part = self.cohort.select(split=split)
+        return min(int((part.regions == region).sum()) for region in np.unique(part.regions))
+
+    def images(self, name, sinograms):
+        """Return uncorrected OSEM images, made once."""
+        from allpet_gen.pipelines import reconstruct_uncorrected
+
+        if name not in self._images:
+            self._images[name] = reconstruct_uncorrected(sinograms, self.test.geometry)[0]
+        return self._images[name]
+
+
+def parts_of(prompt: str) -> tuple[str, str]:
+    """Return region and tracer of a prompt."""
+    from allpet_gen.prompts import Prompt
+
+    parsed = Prompt.parse(prompt)
+    return parsed.region, parsed.tracer
+
+
+def words(data) -> tuple[list[str], list[str]]:
+    """Return tracer and region of each sinogram of a set."""
+    each = [parts_of(c) for c in data.classes]
+    return [each[k][1] for k in data.labels], [each[k][0] for k in data.labels]
+
+
+def residuals(counts, geometry) -> np.ndarray:
+    """Return (n, 4) residuals of orders 0 to 3 of uncorrected counts."""
+    from allpet_physics.consistency import helgason_ludwig
+
+    return np.asarray(helgason_ludwig(np.asarray(counts, np.float64), geometry).residual)
+
+
+def expectations(cohort, test, rows) -> np.ndarray:
+    """Return the expected counts behind stored sinograms, float32 (n, angle, bin)."""
+    split = str(cohort.splits[np.flatnonzero(cohort.patients == test.patients[0])[0]])
+    parts, out = {}, []
+    for row in rows:
+        region, tracer = parts_of(test.classes[test.labels[row]])
+        if region not in parts:
+            parts[region] = cohort.select(split=split, region=region)
+        study = parts[region].study(int(row % test.per_class))
+        out.append(np.asarray(study.scan(tracer).expected, np.float32).reshape(test.geometry.sinogram_shape))
+    return np.stack(out)
+
+
+def psnr(reference, image) -> np.ndarray:
+    """Return 20 log10(max / RMSE) of each image, with the maximum of the reference."""
+    error = np.square(reference - image).mean((1, 2))
+    return 10 * np.log10(reference.max((1, 2)) ** 2 / error)

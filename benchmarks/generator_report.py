@@ -1,0 +1,174 @@
+"""Write docs/generator.md from the records of generator_quality.py and generator_ablations.py.
+
+    python benchmarks/generator_report.py docs/generator_small.json docs/generator_ablations.json
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main(argv=None) -> None:
+    """Write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("quality", type=Path)
+    parser.add_argument("ablations", type=Path, nargs="?")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "generator.md")
+    arguments = parser.parse_args(argv)
+    ablations = json.loads(arguments.ablations.read_text()) if arguments.ablations else None
+    arguments.out.write_text(page(json.loads(arguments.quality.read_text()), ablations))
+
+
+def page(record: dict, ablations: dict | None) -> str:
+    """Return the page as Markdown."""
+    parts = [HEAD.format(**record)]
+    parts += [section(record[name]) for name, section in SECTIONS.items() if name in record]
+    if ablations:
+        parts.append(ablation_table(ablations))
+    return "\n\n".join(parts) + "\n"
+
+
+HEAD = """# The generator, measured
+
+Model `{model}`, {date}, on {machine}; {n_test} sinograms of {split} patients, of whom the model has seen none;
+{n_generated} drawn sinograms, seed {seed}, {steps} DDIM steps, guidance {guidance:g}. Every figure stands beside its
+floor or control. Repeat it with
+`python benchmarks/generator_quality.py small cohort.zarr --json docs/generator_small.json`, after
+`allpet simulate --patients 720 --seed 2026 --size 128 --out cohort.zarr`, and this page with
+`python benchmarks/generator_report.py docs/generator_small.json docs/generator_ablations.json`."""
+
+
+def autoencoder(found: dict) -> str:
+    """Return the section on the autoencoder."""
+    total, noise, ideal = (found[k] for k in ("total_count_ratio", "root_error_over_noise",
+                                              "root_error_over_noise_of_the_truth"))
+    lines = ["## Autoencoder", "",
+             f"{found['n']} held-out sinograms, encoded (mean of the posterior) and decoded. A small latent cannot "
+             "hold noise, so the measured counts are compared with what noise-free truth would reach: the ceiling.", "",
+             "| | decoded | noise-free truth |", "|---|---|---|",
+             f"| total counts, ratio (5–95 %; largest error) | {total['mean']:.4f} ({total['p5']:.4f}–"
+             f"{total['p95']:.4f}; {100 * found['largest_total_error']:.2f} %) | |",
+             f"| RMSE of √counts over Poisson's ½ | {noise['mean']:.3f} | {ideal['mean']:.3f} |",
+             f"| Poisson deviance per bin | {found['deviance']['mean']:.3f} | 1 |"]
+    for name in ("osem, filtered", "osem", "fbp"):
+        row = found[f"psnr, {name}"]
+        lines.append(f"| PSNR against the image of the measured counts, {name} | {row['decoded']['mean']:.1f} dB | "
+                     f"{row['truth without noise']['mean']:.1f} dB |")
+    filtered = found["psnr, osem, filtered"]
+    near = filtered["decoded against truth"]["mean"]
+    lines += [f"| PSNR against the image of the truth, osem, filtered | {near:.1f} dB | |", "",
+              "PSNR of filtered OSEM by class, decoded (truth without noise):", ""]
+    lines += [f"- {name}: {pair[0]:.1f} ({pair[1]:.1f}) dB" for name, pair in filtered["by class"].items()]
+    return "\n".join(lines)
+
+
+def distances(found: dict) -> str:
+    """Return the section on distances."""
+    lines = ["## Distances", "",
+             "Generated against held-out real, and real against real: two halves of the held-out patients with the "
+             "same number on each side. Mean over random halvings (95 % interval). \"random-cnn\": an untrained "
+             "network with fixed weights, 24 whitened axes; \"statistics\": 28 named statistics. None of them is the "
+             "FID of photographs."]
+    lines += ["", "| domain, features | distance | generated | real against real | ratio |", "|---|---|---|---|---|"]
+    for name, result in found.items():
+        for metric in ("frechet", "kernel_rbf", "kernel_polynomial", "precision", "recall", "density", "coverage"):
+            made, floor = result[metric]["generated"], result[metric]["floor"]
+            ratio = f"{made['value'] / floor['value']:.2f}" if metric == "frechet" else ""
+            lines.append(f"| {name} | {metric.replace('_', ' ')} | {cell(made)} | {cell(floor)} | {ratio} |")
+    return "\n".join(lines)
+
+
+def cell(values: dict) -> str:
+    """Return a value with its interval."""
+    return f"{values['value']:.3g} ({values['low']:.3g}–{values['high']:.3g})"
+
+
+def prompts(found: dict) -> str:
+    """Return the section on obedience to prompts."""
+    lines = ["## Obedience to the prompt", "",
+             "A classifier trained on the real training sinograms names the tracer and the region. Tracers overlap "
+             "where a slice holds no organ that tells them apart, so its figure on real held-out sinograms is what can "
+             "be hoped for.",
+             "", "| | tracer | region | both |", "|---|---|---|---|"]
+    lines += [f"| {name} | {100 * r['tracer']:.1f} % | {100 * r['region']:.1f} % | {100 * r['both']:.1f} % |"
+              for name, r in found.items()]
+    names = list(found)
+    lines += ["", "Both right, by class:", "", f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for prompt in found[names[0]]["by class"]:
+        lines.append(f"| {prompt} | " + " | ".join(f"{100 * found[n]['by class'][prompt]:.0f} %" for n in names) + " |")
+    return "\n".join(lines)
+
+
+def consistency(found: dict) -> str:
+    """Return the section on consistency."""
+    lines = ["## Data consistency", "",
+             "Helgason–Ludwig residuals of orders 0 to 3 of uncorrected counts, in per cent. Attenuation, scatter and "
+             "randoms keep those of real sinograms from zero: what a generator should have is what real ones have.", "",
+             "| | order 0 | 1 | 2 | 3 |", "|---|---|---|---|---|"]
+    for name, rows in found.items():
+        lines += [f"| {name}, {group} | " + " | ".join(f"{100 * v:.1f}" for v in values) + " |"
+                  for group, values in rows.items() if group == "all"]
+    prompts_of = [g for g in next(iter(found.values())) if g != "all"]
+    lines += ["", "Order 0 by class:", "", f"| | {' | '.join(found)} |", "|---" * (len(found) + 1) + "|"]
+    lines += [f"| {p} | " + " | ".join(f"{100 * rows[p][0]:.1f}" for rows in found.values()) + " |" for p in prompts_of]
+    return "\n".join(lines)
+
+
+def copies(found: dict) -> str:
+    """Return the section on memorisation."""
+    rows = "\n".join(f"- {name.replace('_', ' ')}: {value_text(value)}" for name, value in found.items()
+                     if not isinstance(value, list))
+    return ("## Copies of training patients\n\nDistance to the nearest training sinogram over all rotations and the "
+            "mirror, with noise taken out; held-out patients are the control.\n\n" + rows)
+
+
+def value_text(value) -> str:
+    """Return a number, or a dictionary of numbers, for a line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {value_text(v)}" for k, v in value.items() if not isinstance(v, list))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def seconds(found: dict) -> str:
+    """Return the section on time."""
+    rows = ", ".join(f"{value:.2f} s for {name}" for name, value in found.items() if name.endswith("steps"))
+    return (f"## Time per sinogram\n\n{rows}; {found['threads']} threads, {found['device']}, eight at a time, "
+            "with classifier-free guidance.")
+
+
+def memory(found: dict) -> str:
+    """Return the section on memory."""
+    lines = ["## Memory of training", "",
+             "Counted exactly from the networks (weights, gradients, AdamW's and averaged weights, tensors saved for "
+             "the backward pass, workspace), not measured on a GPU.", "",
+             "| size and stage | batch | parameters | all | checkpointing of gradients |", "|---|---|---|---|---|"]
+    lines += [f"| {name} | {row['batch']} | {row['parameters'] / 1e6:.0f} MB | {row['total'] / 1e9:.2f} GB | "
+              f"{'yes' if row['gradient_checkpointing'] else 'no'} |" for name, row in found.items()]
+    return "\n".join(lines)
+
+
+def ablation_table(found: dict) -> str:
+    """Return the table of ablations."""
+    lines = ["## What the parts are worth", "",
+             f"64 × 64, {found['settings']['training.autoencoder.steps']} steps of the autoencoder and "
+             f"{found['settings']['training.denoiser.steps']} of the denoiser for every variant, {found['count']} "
+             "drawn sinograms against held-out patients; random-cnn features. Floors in brackets.", "",
+             "| variant | Fréchet, sinograms | Fréchet, images | kernel, sinograms | kernel, images | "
+             "precision, recall of sinograms |",
+             "|---|---|---|---|---|---|"]
+    for name, row in found["variants"].items():
+        cells = [f"{row[d][m]['generated']:.3g} ({row[d][m]['floor']:.3g})" for m in ("frechet", "kernel_polynomial")
+                 for d in ("sinogram", "image")]
+        near = ", ".join(f"{row['sinogram'][m]['generated']:.2f}" for m in ("precision", "recall"))
+        lines.append(f"| {name} | " + " | ".join([*cells, near]) + " |")
+    return "\n".join(lines)
+
+
+SECTIONS = {"autoencoder": autoencoder, "distances": distances, "prompts": prompts, "consistency": consistency,
+            "copies": copies, "seconds": seconds, "memory": memory}
+
+
+if __name__ == "__main__":
+    main()

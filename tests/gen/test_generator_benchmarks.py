@@ -1,0 +1,60 @@
+"""The scripts that measure a generator run on a small one, and their page says what they found."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from allpet_gen.objectives import noise_schedule
+from allpet_gen.pipelines import SinogramGenerationPipeline
+from allpet_gen.samplers import SinogramDDIMScheduler
+from allpet_gen.settings import read_settings
+from allpet_gen.stages import new_autoencoder, new_denoiser, read_sets
+from allpet_physics.simulation.cohort import cohort_parameters, write_cohort
+from allpet_physics.simulation.cohort_reader import read_cohort
+
+HERE = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    before = list(sys.path)
+    sys.path.insert(0, str(HERE))
+    import generator_quality
+    import generator_report
+
+    yield generator_quality, generator_report
+    sys.path[:] = before
+
+
+@pytest.fixture(scope="module")
+def model_and_store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("generator")
+    write_cohort(folder / "cohort.zarr", cohort_parameters(60, seed=5, size=32, n_slices=3))
+    settings = read_settings("tiny")
+    autoencoder = new_autoencoder(read_sets(read_cohort(folder / "cohort.zarr"), settings)[0], settings)
+    SinogramGenerationPipeline(autoencoder, new_denoiser(autoencoder, settings), SinogramDDIMScheduler.from_config(
+        noise_schedule(settings["diffusion"]).config)).save_pretrained(folder / "model")
+    return folder / "model", folder / "cohort.zarr"
+
+
+@pytest.mark.slow
+def test_an_untrained_generator_is_far_from_real_and_the_page_says_so(scripts, model_and_store, tmp_path, capsys):
+    quality, report = scripts
+    model, store = model_and_store
+    record = quality.main([str(model), str(store), "--count", "72", "--steps", "2", "--json",
+                           str(tmp_path / "quality.json")])
+    assert json.loads((tmp_path / "quality.json").read_text()) == json.loads(json.dumps(record))
+    for result in record["distances"].values():
+        assert result["kernel_rbf"]["generated"]["low"] > result["kernel_rbf"]["floor"]["value"]
+    assert record["autoencoder"]["psnr, osem"]["truth without noise"]["mean"] > record["autoencoder"][
+        "psnr, osem"]["decoded"]["mean"]
+    assert set(record["prompts"]["generated"]["by class"]) == set(record["prompts"]["real, held out"]["by class"])
+    assert np.isfinite(record["consistency"]["generated, range guidance"]["all"]).all()
+    assert record["seconds"]["10 steps"] > 0
+    page = report.page(record, None)
+    assert all(f"## {name}" in page for name in ("Autoencoder", "Distances", "Obedience", "Data consistency", "Copies",
+                                                 "Time", "Memory"))
+    capsys.readouterr()

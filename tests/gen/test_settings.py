@@ -1,0 +1,85 @@
+"""Settings: sizes, files of one's own, changes, and what is refused by name."""
+
+import pytest
+
+from allpet_gen.settings import SIZES, differences, parse_change, read_settings
+from allpet_physics.errors import InputError
+
+
+def sections(settings):
+    return {name: sorted(value) if isinstance(value, dict) else None for name, value in settings.items()}
+
+
+def test_every_size_has_the_same_settings_and_grows():
+    found = [read_settings(size) for size in SIZES]
+    assert all(sections(one) == sections(found[0]) for one in found)
+    sizes = [one["cohort"]["size"] for one in found]
+    assert sizes == sorted(sizes) == [32, 128, 256, 512]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_size_fits_itself(size):
+    settings = read_settings(size)
+    network = settings["autoencoder"]
+    factor = network["patch"] * 2 ** (len(network["block_out_channels"]) - 1)
+    latent = settings["cohort"]["size"] / factor
+    assert latent % 2 ** (len(settings["denoiser"]["block_out_channels"]) - 1) == 0
+    for part in ("autoencoder", "denoiser"):
+        groups = settings[part]["norm_num_groups"]
+        assert all(width % groups == 0 for width in settings[part]["block_out_channels"])
+    assert settings["masks"]["block_px"][1] * settings["masks"]["n_blocks"][1] < settings["cohort"]["size"] * 1.01
+
+
+def test_a_file_of_ones_own_changes_what_it_names(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[training]\nseed = 5\n[training.denoiser]\nsteps = 7\nlearning_rate = 1\n"
+                    "[masks]\nblock_px = [2, 9]\n")
+    settings, small = read_settings(path), read_settings("small")
+    assert set(differences(small, settings)) == {"training.seed", "training.denoiser.steps",
+                                                 "training.denoiser.learning_rate", "masks.block_px"}
+    assert settings["training"]["denoiser"]["learning_rate"] == 1.0
+
+
+def test_changes_come_last_and_touch_nothing_else():
+    changed = read_settings("tiny", {"training.denoiser.steps": 7, "masks.n_blocks": (1, 2)})
+    assert differences(read_settings("tiny"), changed) == {"training.denoiser.steps": (150, 7),
+                                                           "masks.n_blocks": ([1, 3], [1, 2])}
+    assert read_settings("tiny")["training"]["denoiser"]["steps"] == 150
+
+
+@pytest.mark.parametrize(("text", "value"), [("a.b=3", 3), ("a.b = 1e-4", 1e-4), ("a.b=true", True),
+                                             ("a.b=[1, 2]", [1, 2]), ("a.b=bf16", "bf16"), ('a.b="no"', "no"),
+                                             ("a.b=x=y", "x=y")])
+def test_changes_are_read_from_text(text, value):
+    assert parse_change(text) == ("a.b", value)
+
+
+@pytest.mark.parametrize("text", ["seed", "=3", ""])
+def test_a_change_without_name_or_sign_is_refused(text):
+    with pytest.raises(InputError, match="name=value"):
+        parse_change(text)
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("training.sed", 1), ("trainng.seed", 1), ("training", 3), ("training.seed.deep", 1), ("training.seed", 1.5),
+    ("training.seed", "one"), ("training.precision", 1), ("data.composite", 1), ("masks.block_px", [1, "2"]),
+    ("masks.block_px", []), ("masks.block_px", [9, 2]), ("masks.n_blocks", [0, 2]), ("augmentation.mirror", 1.5),
+    ("augmentation.rotation_deg", -1.0), ("augmentation.views", 0), ("data.per_class", 0), ("diffusion.steps", 0),
+    ("diffusion.beta_end", 1.5), ("diffusion.beta_schedule", "exotic"), ("diffusion.null_prompt", float("nan")),
+    ("autoencoder_loss.kl", -1.0), ("denoiser.attention_levels", [True])])
+def test_what_cannot_be_is_named(name, value):
+    with pytest.raises(InputError, match=name.split(".")[0]):
+        read_settings("small", {name: value})
+
+
+@pytest.mark.parametrize("text", ["[training\n", "[training]\nsteps = 5\n[nothing]\na = 1\n"])
+def test_a_file_that_is_no_settings_is_refused(tmp_path, text):
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"bad\.toml"):
+        read_settings(path)
+
+
+def test_an_unknown_size_lists_the_known():
+    with pytest.raises(InputError, match=r"tiny, small, medium, base.*'large'"):
+        read_settings("large")
