@@ -28,7 +28,7 @@ and the kurtosis of r about the centre, Σ w r⁴ / (Σ w r²)².
 
 Spectrum: with P = |FFT(u − ū)|² / N (of a sinogram over the whole turn, where it is periodic), ln of the mean of P in
 bands of the radial frequency with the edges 1/64, 1/32, 1/16, 1/8, 1/4, 1/2 and 0.75 cycles per sample. White Poisson
-noise has P = 1/4 in every band.
+noise has P = 1/4 in every band. Fewer than 64 samples have no frequency in the lowest band: it takes the next one's value.
 
 Gradient: of u by differences of neighbours, g = √(Δ_row² + Δ_col²): mean, deviation and 0.95 quantile of g, and ln of
 the ratio of the mean squares of Δ_row and Δ_col.
@@ -168,10 +168,13 @@ def _spectrum(u: np.ndarray) -> list[np.ndarray]:
     if u.shape[2] % 2 == 0:
         twice[-1] = 1
     out = []
-    for low, high in pairwise(_BAND_EDGES):
+    for low, high in reversed(tuple(pairwise(_BAND_EDGES))):
         weight = ((radius >= low) & (radius < high)) * twice
-        out.append(np.log(np.maximum((power * weight).sum((1, 2)) / weight.sum(), _SMALLEST_POWER)))
-    return out
+        if weight.any():
+            out.append(np.log(np.maximum((power * weight).sum((1, 2)) / weight.sum(), _SMALLEST_POWER)))
+        else:
+            out.append(out[-1])
+    return out[::-1]
 
 
 def _gradient(u: np.ndarray) -> list[np.ndarray]:
