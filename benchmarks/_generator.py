@@ -17,8 +17,10 @@ class Setup:
 
         self.arguments = arguments
         self.pipe = SinogramGenerationPipeline.from_pretrained(arguments.model)
-        default = inspect.signature(self.pipe.__call__).parameters["guidance"].default
-        self.guidance = default if arguments.guidance is None else arguments.guidance
+        defaults = inspect.signature(self.pipe.__call__).parameters
+        self.guidance, self.rescale = (
+            defaults[name].default if getattr(arguments, name) is None else getattr(arguments, name)
+            for name in ("guidance", "rescale"))
         self.cohort = read_cohort(arguments.store)
         self.test = read_class_set(self.cohort, self.held_out(arguments.split), arguments.split)
         self._made, self._images = {}, {}
@@ -35,9 +37,9 @@ class Setup:
         if key not in self._made:
             n = self.arguments.count
             per_class = -(-n // len(self.test.classes))
+            chosen = {"steps": self.arguments.steps, "guidance": self.guidance, "rescale": self.rescale} | options
             out = self.pipe(list(self.test.classes), count=per_class, seed=self.arguments.seed * 10**6,
-                            reconstruct=None, batch=50,
-                            **{"steps": self.arguments.steps, "guidance": self.guidance} | options)
+                            reconstruct=None, batch=50, **chosen)
             keep = np.sort(np.random.default_rng(0).permutation(len(out))[:n])
             self._made[key] = out.sinograms[keep], np.repeat(np.arange(len(self.test.classes)), per_class)[keep]
         return self._made[key]
@@ -52,8 +54,8 @@ class Setup:
             target = residuals(train.counts[train.labels == k], test.geometry).mean(0)
             guide = RangeGuidance(test.geometry, 1.0, target=tuple(target))
             made.append(self.pipe(prompt, count=per_class, seed=self.arguments.seed * 10**6 + k * per_class, batch=50,
-                                  steps=self.arguments.steps, guidance=self.guidance, reconstruct=None,
-                                  guides=(guide,)).sinograms)
+                                  steps=self.arguments.steps, guidance=self.guidance, rescale=self.rescale,
+                                  reconstruct=None, guides=(guide,)).sinograms)
         return np.concatenate(made), np.repeat(np.arange(len(test.classes)), per_class)
 
     def held_out(self, split) -> int:

@@ -31,6 +31,7 @@ def main(argv=None) -> dict:
     parser.add_argument("--count", type=int, default=500, help="sinograms to draw (default %(default)s)")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--guidance", type=float, default=None, help="default: that of the pipeline")
+    parser.add_argument("--rescale", type=float, default=None, help="default: that of the pipeline")
     parser.add_argument("--stronger", type=float, help="another guidance, for obedience to the prompt alone")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--split", choices=("test", "validation"), default="test")
@@ -42,7 +43,7 @@ def main(argv=None) -> dict:
     setup = Setup(arguments)
     record |= {"model": arguments.model, "date": str(date.today()), "machine": machine(), "split": arguments.split,
                "seed": arguments.seed, "steps": arguments.steps, "n_test": len(setup.test),
-               "n_generated": arguments.count, "guidance": setup.guidance}
+               "n_generated": arguments.count, "guidance": setup.guidance, "rescale": setup.rescale}
     for section in arguments.only:
         began = time.perf_counter()
         record[section] = globals()[section](setup)

@@ -28,7 +28,8 @@ and the kurtosis of r about the centre, Σ w r⁴ / (Σ w r²)².
 
 Spectrum: with P = |FFT(u − ū)|² / N (of a sinogram over the whole turn, where it is periodic), ln of the mean of P in
 bands of the radial frequency with the edges 1/64, 1/32, 1/16, 1/8, 1/4, 1/2 and 0.75 cycles per sample. White Poisson
-noise has P = 1/4 in every band. Fewer than 64 samples have no frequency in the lowest band: it takes the next one's value.
+noise has P = 1/4 in every band. Fewer than 64 samples have no frequency in the lowest band, which takes the next one's
+value.
 
 Gradient: of u by differences of neighbours, g = √(Δ_row² + Δ_col²): mean, deviation and 0.95 quantile of g, and ln of
 the ratio of the mean squares of Δ_row and Δ_col.

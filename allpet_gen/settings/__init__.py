@@ -17,12 +17,14 @@ _BOUNDS = {
     "augmentation.mirror": (0, 1), "augmentation.views": (1, math.inf), "autoencoder_loss.kl": (0, math.inf),
     "autoencoder_loss.spectral": (0, math.inf), "autoencoder_loss.consistency": (0, math.inf),
     "autoencoder_loss.adversarial": (0, math.inf), "diffusion.steps": (1, math.inf), "diffusion.null_prompt": (0, 1),
-    "diffusion.min_snr_gamma": (0, math.inf), "autoencoder.patch": (1, math.inf),
+    "diffusion.min_snr_gamma": (0, math.inf), "autoencoder.patch": (1, math.inf), "data.per_region": (1, math.inf),
+    "network.patch": (1, math.inf), "told.gate_strength": (0, math.inf), "told.gated": (0, 1),
+    "told.null_prompt": (0, 1),
 }
 _BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 
 
-def read_settings(config="small", changes: Mapping | None = None) -> dict:
+def read_settings(config="small", changes: Mapping | None = None, family: str = "") -> dict:
     """Return the settings of a size or of a file of one's own, with some of them changed.
 
     Parameters
@@ -31,6 +33,8 @@ def read_settings(config="small", changes: Mapping | None = None) -> dict:
         One of `SIZES`, or a TOML file with the same sections; what a file leaves out is as in ``small``.
     changes : mapping, optional
         New values by dotted name, such as ``{"training.denoiser.steps": 100}``.
+    family : {"", "translation-"}
+        The generator's settings, or those of bridges and baselines.
 
     Returns
     -------
@@ -43,9 +47,9 @@ def read_settings(config="small", changes: Mapping | None = None) -> dict:
         An unknown size, a file that cannot be read, a name that no section has, a value of another type or out of
         range.
     """
-    settings = _packaged("small")
+    settings = _packaged(f"{family}small")
     if str(config) in SIZES:
-        settings = _packaged(str(config))
+        settings = _packaged(f"{family}{config}")
     else:
         _update(settings, _read(Path(config)), str(config))
     for name, value in (changes or {}).items():
@@ -130,10 +134,17 @@ def _alike(old, value, what: str):
 def _check(settings: Mapping) -> None:
     for name, (low, high) in _BOUNDS.items():
         section, key = name.split(".")
+        if key not in settings.get(section, ()):
+            continue  # of the other family
         value = settings[section][key]
         if not (low <= value <= high and math.isfinite(value)):
             limits = f"from {low} to {high}" if math.isfinite(high) else f"{low} or more"
             raise InputError(f"{name} must be {limits}, but was {value}.")
+    if "diffusion" in settings:
+        _check_generator(settings)
+
+
+def _check_generator(settings: Mapping) -> None:
     diffusion = settings["diffusion"]
     if diffusion["beta_schedule"] not in _BETA_SCHEDULES:
         raise InputError(f"diffusion.beta_schedule must be one of {', '.join(_BETA_SCHEDULES)}, but was "

@@ -1,0 +1,108 @@
+"""The training of translations, from a store to a folder: a bridge, or one of the baselines, for any set of tasks."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from allpet_gen.bridge_schedule import latent_statistics
+from allpet_gen.bridge_scheduler import BridgeScheduler
+from allpet_gen.pairs import (
+    PairDataset,
+    PairSet,
+    load_pair_set,
+    measured_latents,
+    measured_scales,
+    read_pair_set,
+    save_pair_set,
+)
+from allpet_gen.training import TrainingSettings, train
+from allpet_gen.translation_objectives import BridgeObjective, RegressionObjective, Translation
+from allpet_gen.translator import SinogramTranslator
+from allpet_physics.errors import InputError
+
+METHODS = ("bridge", "unet")
+#: What one channel's mean and deviation are measured on.
+_MEASURED = 600
+
+
+def read_pair_sets(cohort, settings: Mapping, out, progress: Callable = iter) -> tuple[PairSet, PairSet]:
+    """Return the pairs for training and validation; they are kept in `out`, for making them takes minutes."""
+    per_region = settings["data"]["per_region"]
+    held = max(1, settings["training"]["validation"] // 15)
+    sets = []
+    for split, n in (("train", per_region), ("validation", held)):
+        path = Path(out) / f"pairs-{split}.npz"
+        if path.is_file():
+            sets.append(load_pair_set(path))
+        else:
+            sets.append(read_pair_set(cohort, n, split, progress))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_pair_set(sets[-1], path)
+    return sets[0], sets[1]
+
+
+def new_translator(pairs: PairSet, tasks, settings: Mapping) -> SinogramTranslator:
+    """Return an untrained network for some tasks; its weights follow from the seed, its scales from the pairs."""
+    scale, targets = measured_scales(pairs, tasks)
+    geometry, network = pairs.geometry.to_dict(), settings["network"]
+
+    def built(center: float, deviation: float) -> SinogramTranslator:
+        torch.manual_seed(settings["training"]["seed"])
+        return SinogramTranslator(geometry, scale, targets, center, deviation, **network)
+
+    raw = built(0.0, 1.0)
+    z = measured_latents(raw, _dataset(pairs, raw, settings), _MEASURED)["target"]
+    return built(float(z.mean()), float(z.std()))
+
+
+def new_scheduler(network: SinogramTranslator, pairs: PairSet, settings: Mapping) -> BridgeScheduler:
+    """Return a bridge whose preconditioning is measured on the pairs."""
+    z = measured_latents(network, _dataset(pairs, network, settings), _MEASURED)
+    return BridgeScheduler(**settings["bridge"], **latent_statistics(z["target"], z["source"]))
+
+
+def new_objective(method: str, network: SinogramTranslator, pairs: PairSet, settings: Mapping) -> Translation:
+    """Return what a method minimises.
+
+    Raises
+    ------
+    InputError
+        An unknown method.
+    """
+    if method == "bridge":
+        return BridgeObjective(network, settings["told"], new_scheduler(network, pairs, settings))
+    if method == "unet":
+        return RegressionObjective(network, settings["told"])
+    raise InputError(f"method must be one of {', '.join(METHODS)}, but was {method!r}.")
+
+
+def train_translation(method: str, sets: tuple[PairSet, PairSet], tasks, settings: Mapping, out,
+                      **options) -> Translation:
+    """Train a method for some tasks and return its objective with the averaged weights.
+
+    Parameters
+    ----------
+    method : str
+        One of `METHODS`.
+    sets : (PairSet, PairSet)
+        For training and validation.
+    tasks : sequence of str
+    settings : mapping
+        Of ``read_settings(..., family="translation-")``.
+    out : path-like
+        Checkpoints and logs go to ``<out>/<method>-training``.
+    **options
+        Of `allpet_gen.training.train`.
+    """
+    how = TrainingSettings.of(settings["training"], method)
+    network = new_translator(sets[0], tasks, settings)
+    objective = new_objective(method, network, sets[0], settings)
+    datasets = [_dataset(pairs, network, settings) for pairs in sets]
+    return train(objective, datasets[0], how, Path(out) / f"{method}-training", validation=datasets[1], **options)
+
+
+def _dataset(pairs: PairSet, network: SinogramTranslator, settings: Mapping) -> PairDataset:
+    scales = {task: network.target_scale(task) for task in network.tasks}
+    return PairDataset(pairs, network.tasks, scales, settings["augmentation"], settings["training"]["seed"],
+                       settings["data"]["target"])

@@ -1,0 +1,176 @@
+r"""The network of the bridges and of the baselines: from a sinogram, and what was said of it, to one or two others."""
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch.nn import functional
+
+from allpet_gen.count_scaling import CountScaling
+from allpet_gen.denoiser import SinogramDenoiser
+from allpet_gen.tasks import TASKS, find_task
+from allpet_physics._arrays import as_positive_float, as_positive_int
+from allpet_physics.errors import GeometryError, InputError
+from allpet_physics.geometry import ParallelGeometry
+
+#: Sinograms that a network gives: as many as the task with most targets.
+SLOTS = max(task.n_targets for task in TASKS.values())
+
+
+class SinogramTranslator(ModelMixin, ConfigMixin):
+    r"""A conditional U-Net between sinograms in the √-scale, with nothing lost on the way in and out.
+
+    Counts n become
+
+    .. math:: z = \Big(2\sqrt{g\,n/c_k} - 1 - m\Big)/d, \tag{X1}
+
+    with one scale c for the sources of all tasks and one c_k for the targets of each task k, the gain g of a lowered
+    dose (its factor), and one mean m and deviation d for all; squares of `patch` × `patch` bins become channels
+    (Shi et al. 2016, arXiv 1609.05158), so that no layer works at full size. Unlike the generator's latent, which keeps
+    what is typical, this one keeps every count: a translation must not lose a lesion to a decoder.
+
+    Targets have two slots; a task of one target leaves the second at z = 0.
+
+    Parameters
+    ----------
+    geometry : dict
+        Of `ParallelGeometry.to_dict`; angles and bins must be multiples of patch · 2^(levels − 1).
+    count_scale : float
+        c of the sources.
+    target_scales : dict of float
+        c_k by name of the tasks that the network is made for.
+    center, deviation : float
+        m and d.
+    patch : int
+    **others
+        Of `SinogramDenoiser`.
+
+    Attributes
+    ----------
+    geometry : ParallelGeometry
+    tasks : tuple of str
+    latent_shape : tuple of int
+        (SLOTS·patch², angles/patch, bins/patch) of z.
+
+    Raises
+    ------
+    InputError
+        Unknown tasks, scales that are not positive, widths that do not fit.
+    GeometryError
+        Angles or bins that are no multiples.
+    """
+
+    _supports_gradient_checkpointing = True
+
+    @register_to_config
+    def __init__(self, geometry: dict, count_scale: float, target_scales: dict, center: float = 0.0,
+                 deviation: float = 1.0, patch: int = 4, block_out_channels=(64, 128, 160),
+                 attention_levels=(False, True, True), layers_per_block: int = 1, token_dim: int = 128,
+                 attention_head_dim: int = 8, norm_num_groups: int = 16):
+        super().__init__()
+        self.geometry = ParallelGeometry(**geometry)
+        self.tasks = tuple(find_task(name).name for name in target_scales)
+        self.scaling = CountScaling(count_scale)
+        self._targets = {name: CountScaling(value).scale for name, value in target_scales.items()}
+        as_positive_float("deviation", deviation)
+        factor = as_positive_int("patch", patch) * 2 ** (len(block_out_channels) - 1)
+        if any(n % factor for n in self.geometry.sinogram_shape):
+            raise GeometryError(f"geometry must have angles and bins that are multiples of {factor}, but had "
+                                f"{self.geometry.n_angles} x {self.geometry.n_bins}; resample the sinograms.")
+        rows, columns = (n // patch for n in self.geometry.sinogram_shape)
+        self.latent_shape = (SLOTS * patch**2, rows, columns)
+        self.denoiser = SinogramDenoiser(
+            self.latent_shape, self.geometry.arc, tuple(block_out_channels), tuple(attention_levels),
+            layers_per_block, token_dim, attention_head_dim, norm_num_groups, condition_channels=patch**2,
+            conditions="task", patch=patch)
+
+    def encode_source(self, counts: torch.Tensor, gain) -> torch.Tensor:
+        """Return z of source counts (batch, angle, bin), shape (batch, patch², rows, columns).
+
+        Parameters
+        ----------
+        gain : tensor, shape (batch,), or float
+            1, or the factor of a lowered dose.
+        """
+        gain = torch.as_tensor(gain, dtype=torch.float32, device=counts.device).reshape(-1, 1, 1)
+        return self._to_channels(self._standard(self.scaling.encode(counts * gain))[:, None])
+
+    def start(self, source: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
+        """Return where a bridge begins: the encoded source in every slot that is used; shape of `encode_target`."""
+        return self.masked(source.repeat(1, SLOTS, 1, 1), used)
+
+    def encode_target(self, counts: torch.Tensor, scales: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
+        """Return z of expected counts (batch, SLOTS, angle, bin), with c_k (batch,) and the slots used."""
+        x = 2 * (counts / scales.reshape(-1, 1, 1, 1)).sqrt() - 1
+        return self.masked(self._to_channels(self._standard(x)), used)
+
+    def decode(self, z: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+        """Return expected counts (batch, SLOTS, angle, bin) of z, the inverse of `encode_target`; never below 0."""
+        x = functional.pixel_shuffle(z.float(), self.config.patch) * self.config.deviation + self.config.center
+        return scales.reshape(-1, 1, 1, 1) * ((x + 1).clamp(min=0) / 2) ** 2
+
+    def masked(self, z: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
+        """Return z with zeros in the slots that are not used; `used` is (batch, SLOTS), 0 or 1."""
+        return z * used.to(z.dtype).repeat_interleave(self.config.patch**2, dim=1)[..., None, None]
+
+    def target_scale(self, task: str) -> float:
+        """Return c_k of a task.
+
+        Raises
+        ------
+        InputError
+            A task that this network was not trained for.
+        """
+        if find_task(task).name not in self._targets:
+            raise InputError(f"task must be one that the model was trained for, {', '.join(self._targets)}, but was "
+                             f"{task!r}; train one with allpet train --task {task}.")
+        return self._targets[task]
+
+    def forward(self, z: torch.Tensor, t: torch.Tensor, source: torch.Tensor, tokens: torch.Tensor,
+                numbers: torch.Tensor | None = None, attention: torch.Tensor | None = None,
+                gate_strength: float = 0.0, gate: str = "residual") -> torch.Tensor:
+        """Return the network's output for z, of the shape of z.
+
+        Parameters
+        ----------
+        z : tensor, shape (batch, *latent_shape)
+        t : tensor, shape (batch,) or ()
+            What is said of the time: `BridgeScheduler.noise_condition`.
+        source : tensor, shape (batch, patch², rows, columns)
+            Of `encode_source`.
+        tokens, numbers : tensor, shape (batch, 4)
+            Of `allpet_gen.tasks`; the numbers are zero if not given.
+        attention, gate_strength, gate
+            Of `SinogramDenoiser`.
+        """
+        return self.denoiser(torch.cat([z, source.to(z.dtype)], dim=1), t, tokens, numbers, attention, gate_strength,
+                             gate)
+
+    def enable_gradient_checkpointing(self, gradient_checkpointing_func=None) -> None:
+        """Compute features again in ``backward`` instead of keeping them."""
+        self.denoiser.enable_gradient_checkpointing(gradient_checkpointing_func)
+
+    def _standard(self, x: torch.Tensor) -> torch.Tensor:
+        return (x - self.config.center) / self.config.deviation
+
+    def _to_channels(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.pixel_unshuffle(x, self.config.patch)
+
+
+def slots_used(task: str) -> list[float]:
+    """Return 1 for each slot that a task fills, 0 for the rest."""
+    n = find_task(task).n_targets
+    return [1.0] * n + [0.0] * (SLOTS - n)
+
+
+def refuse_unknown_tasks(names) -> tuple[str, ...]:
+    """Return names of tasks, each once, in the order of `TASKS`.
+
+    Raises
+    ------
+    InputError
+        None at all, or an unknown one.
+    """
+    chosen = {find_task(name).name for name in names}
+    if not chosen:
+        raise InputError(f"tasks must name at least one of {', '.join(TASKS)}, but were none.")
+    return tuple(name for name in TASKS if name in chosen)
