@@ -173,15 +173,15 @@ def training_memory(settings: Mapping, geometry: ParallelGeometry, stage: str, *
                                  gradient_checkpointing=how.gradient_checkpointing)
 
 
-def require_memory(count: MemoryCount, what: str = "training", *, batch: int, precision: str = "no",
+def require_memory(count: MemoryCount, stage: str = "", *, batch: int, precision: str = "no",
                    gradient_checkpointing: bool = False, device="cpu", margin: float = 0.1) -> None:
     """Raise an `InputError` that names what to change, unless there is memory for a training.
 
     Parameters
     ----------
     count : MemoryCount
-    what : str
-        The training, for the message.
+    stage : str
+        Of a generator's training: the message names it, and what to change as the settings do.
     batch, precision, gradient_checkpointing
         With which `count` was made.
     device : torch.device or str
@@ -191,15 +191,17 @@ def require_memory(count: MemoryCount, what: str = "training", *, batch: int, pr
     there, needed = available_memory(device), count.total * (1 + margin)
     if needed <= there:
         return
+    what = f"training the {stage}" if stage else "training"
+    of_all, of_stage = ("training.", f"training.{stage}.") if stage else ("", "")
     room = there / (1 + margin) - count.fixed
     fits = min(batch - 1, int(room * batch / (count.activations + count.workspace)))
     ways = []
     if fits >= 1:
-        ways.append(f"lower batch to {fits} and raise accumulation to {-(-batch // fits)}")
+        ways.append(f"lower {of_stage}batch to {fits} and raise {of_all}accumulation to {-(-batch // fits)}")
     if room > 0 and not gradient_checkpointing:
-        ways.append("set gradient_checkpointing to true")
+        ways.append(f"set {of_all}gradient_checkpointing to true")
     if room > 0 and precision == "no":
-        ways.append('set precision to "bf16"')
+        ways.append(f'set {of_all}precision to "bf16"')
     ways.append("take a smaller size")
     raise InputError(
         f"{what} with a batch of {batch} needs {_gb(needed)} of memory ({_gb(count.fixed)} for weights, gradients, "

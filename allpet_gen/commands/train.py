@@ -202,7 +202,7 @@ def _require_memory(settings, stages, geometry) -> None:
     for stage in stages:
         how = TrainingSettings.of(settings["training"], stage)
         count = training_memory(settings, geometry, stage, device=device)
-        require_memory(count, f"training the {stage}", batch=how.batch, precision=how.precision,
+        require_memory(count, stage, batch=how.batch, precision=how.precision,
                        gradient_checkpointing=how.gradient_checkpointing, device=device)
 
 

@@ -2,11 +2,13 @@
 
 import copy
 import math
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from allpet_gen.training_settings import TrainingSettings
 from allpet_physics.errors import InputError
 
 SIZES = ("tiny", "small", "medium", "base")
@@ -19,8 +21,9 @@ _BOUNDS = {
     "autoencoder_loss.adversarial": (0, math.inf), "diffusion.steps": (1, math.inf), "diffusion.null_prompt": (0, 1),
     "diffusion.min_snr_gamma": (0, math.inf), "autoencoder.patch": (1, math.inf), "data.per_region": (1, math.inf),
     "network.patch": (1, math.inf), "told.gate_strength": (0, math.inf), "told.gated": (0, 1),
-    "told.null_prompt": (0, 1),
-}
+    "told.null_prompt": (0, 1), "autoencoder.latent_channels": (1, math.inf),
+} | {f"{network}.{name}": (1, math.inf) for network in ("autoencoder", "denoiser", "network")
+     for name in ("layers_per_block", "norm_num_groups", "token_dim", "attention_head_dim")}
 _BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 
 
@@ -45,13 +48,13 @@ def read_settings(config="small", changes: Mapping | None = None, family: str = 
     ------
     InputError
         An unknown size, a file that cannot be read, a name that no section has, a value of another type or out of
-        range.
+        range, widths that are no multiples of groups and heads.
     """
     settings = _packaged(f"{family}small")
     if str(config) in SIZES:
         settings = _packaged(f"{family}{config}")
     else:
-        _update(settings, _read(Path(config)), str(config))
+        _update(settings, _read(config), f"{config}: ")
     for name, value in (changes or {}).items():
         nested: dict = {}
         inner = nested
@@ -59,7 +62,7 @@ def read_settings(config="small", changes: Mapping | None = None, family: str = 
         for section in sections:
             inner = inner.setdefault(section, {})
         inner[last] = value
-        _update(settings, nested, name)
+        _update(settings, nested)
     _check(settings)
     return settings
 
@@ -98,26 +101,34 @@ def _packaged(size: str) -> dict:
     return tomllib.loads((files(__name__) / f"{size}.toml").read_text(encoding="utf-8"))
 
 
-def _read(path: Path) -> dict:
+def _read(config) -> dict:
+    known = f"config must be one of {', '.join(SIZES)}, or a TOML file, but"
+    if not isinstance(config, (str, os.PathLike)):
+        raise InputError(f"{known} was {config!r}.")
+    path = Path(config)
+    if not path.is_file():
+        raise InputError(f"{known} {str(path)!r} is neither a size nor a file.")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"config must be one of {', '.join(SIZES)}, or a readable TOML file, but was {str(path)!r} "
-                         f"({type(error).__name__}: {error}).") from None
+    except OSError as error:
+        raise InputError(f"{known} {str(path)!r} cannot be read: {error.strerror}.") from None
+    except ValueError as error:  # no TOML, or no text
+        raise InputError(f"{known} {str(path)!r} is none: {error}.") from None
 
 
-def _update(settings: dict, new: Mapping, where: str, path: str = "") -> None:
+def _update(settings: dict, new: Mapping, where: str = "", path: str = "") -> None:
+    """Put new values into settings; errors begin with `where` the values come from."""
     for name, value in new.items():
         if name not in settings:
-            raise InputError(f"{where}: settings must be among {', '.join(f'{path}{known}' for known in settings)}, "
+            raise InputError(f"{where}settings must be among {', '.join(f'{path}{known}' for known in settings)}, "
                              f"but {path}{name} was given.")
         old = settings[name]
         if isinstance(old, dict):
             if not isinstance(value, Mapping):
-                raise InputError(f"{where}: {path}{name} must be a section, but was {value!r}.")
+                raise InputError(f"{where}{path}{name} must be a section, but was {value!r}.")
             _update(old, value, where, f"{path}{name}.")
         else:
-            settings[name] = _alike(old, value, f"{where}: {path}{name}")
+            settings[name] = _alike(old, value, f"{where}{path}{name}")
 
 
 def _alike(old, value, what: str):
@@ -140,6 +151,10 @@ def _check(settings: Mapping) -> None:
         if not (low <= value <= high and math.isfinite(value)):
             limits = f"from {low} to {high}" if math.isfinite(high) else f"{low} or more"
             raise InputError(f"{name} must be {limits}, but was {value}.")
+    for part in ("autoencoder", "denoiser", "network"):
+        if part in settings:
+            _check_widths(part, settings[part])
+    _check_training(settings["training"])
     if "diffusion" in settings:
         _check_generator(settings)
 
@@ -156,7 +171,31 @@ def _check_generator(settings: Mapping) -> None:
         values = settings["masks"][name]
         if len(values) != 2 or not 1 <= values[0] <= values[1]:
             raise InputError(f"masks.{name} must be two whole numbers >= 1, the first the smaller, but was {values}.")
-    if len(settings["denoiser"]["attention_levels"]) != len(settings["denoiser"]["block_out_channels"]):
-        raise InputError("denoiser.attention_levels must have one entry for each of denoiser.block_out_channels, but "
-                         f"had {len(settings['denoiser']['attention_levels'])} for "
-                         f"{len(settings['denoiser']['block_out_channels'])}.")
+
+
+def _check_widths(part: str, network: Mapping) -> None:
+    """Refuse widths of levels that groups and heads do not divide, in the names that the settings have for them."""
+    widths = network["block_out_channels"]
+    wanted = [("norm_num_groups", widths, "")]
+    if "attention_levels" in network:
+        attends = network["attention_levels"]
+        if len(attends) != len(widths):
+            raise InputError(f"{part}.attention_levels must have one entry for each of {part}.block_out_channels, but "
+                             f"had {len(attends)} for {len(widths)}.")
+        # The middle block attends too, at the width of the last level.
+        attending = [width for width, yes in zip(widths, attends, strict=True) if yes] + widths[-1:]
+        wanted += [("attention_head_dim", attending, " (the number of heads) where a level attends and at the last")]
+    for name, of, where in wanted:
+        if any(width < 1 or width % network[name] for width in of):
+            raise InputError(f"{part}.block_out_channels must be positive multiples of {part}.{name}, "
+                             f"{network[name]}{where}, but were {', '.join(map(str, widths))}.")
+
+
+def _check_training(training: Mapping) -> None:
+    """Refuse what `TrainingSettings` refuses, with the section in front of the name."""
+    for stage in (name for name, value in training.items() if isinstance(value, Mapping)):
+        try:
+            TrainingSettings.of(training, stage)
+        except InputError as error:
+            section = f"training.{stage}" if str(error).partition(" ")[0] in training[stage] else "training"
+            raise InputError(f"{section}.{error}") from None

@@ -287,11 +287,12 @@ def test_enough_memory_passes_and_a_tenth_is_to_spare(monkeypatch):
 def test_the_refusal_names_a_batch_that_fits_and_only_ways_that_are_left(monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda device: 11e9)
     with pytest.raises(InputError) as caught:
-        require_memory(COUNT, "training the denoiser", batch=16)
+        require_memory(COUNT, "denoiser", batch=16)
     assert str(caught.value) == (
         "training the denoiser with a batch of 16 needs 23.1 GB of memory (5 GB for weights, gradients, optimiser and "
-        "average, 16 GB for the batch, 10% to spare), but cpu has 11 GB free; lower batch to 5 and raise accumulation "
-        'to 4, or set gradient_checkpointing to true, or set precision to "bf16", or take a smaller size.')
+        "average, 16 GB for the batch, 10% to spare), but cpu has 11 GB free; lower training.denoiser.batch to 5 and "
+        "raise training.accumulation to 4, or set training.gradient_checkpointing to true, or set training.precision "
+        'to "bf16", or take a smaller size.')
     with pytest.raises(InputError) as caught:
         require_memory(COUNT, batch=16, precision="bf16", gradient_checkpointing=True)
     assert str(caught.value).endswith("free; lower batch to 5 and raise accumulation to 4, or take a smaller size.")

@@ -68,8 +68,36 @@ def test_a_change_without_name_or_sign_is_refused(text):
     ("diffusion.beta_end", 1.5), ("diffusion.beta_schedule", "exotic"), ("diffusion.null_prompt", float("nan")),
     ("autoencoder_loss.kl", -1.0), ("denoiser.attention_levels", [True])])
 def test_what_cannot_be_is_named(name, value):
-    with pytest.raises(InputError, match=name.split(".")[0]):
+    with pytest.raises(InputError, match=name.split(".")[0]) as raised:
         read_settings("small", {name: value})
+    assert str(raised.value).count(name) <= 1
+
+
+@pytest.mark.parametrize(("name", "value", "sentence"), [
+    ("training.denoiser.batch", 0, "training.denoiser.batch must be 1 or more, but was 0."),
+    ("training.precision", "fp8", "training.precision must be one of no, bf16, fp16, but was 'fp8'."),
+    ("training.seed", 1.5, "training.seed must be like 0, but was 1.5."),
+    ("autoencoder.norm_num_groups", 7,
+     "autoencoder.block_out_channels must be positive multiples of autoencoder.norm_num_groups, 7, but were 64, 128."),
+    ("denoiser.attention_head_dim", 7,
+     "denoiser.block_out_channels must be positive multiples of denoiser.attention_head_dim, 7 (the number of heads) "
+     "where a level attends and at the last, but were 96, 160, 160."),
+    ("denoiser.attention_head_dim", 0, "denoiser.attention_head_dim must be 1 or more, but was 0."),
+    ("autoencoder.layers_per_block", 0, "autoencoder.layers_per_block must be 1 or more, but was 0.")])
+def test_errors_name_stage_and_setting_as_the_file_has_them(name, value, sentence):
+    with pytest.raises(InputError) as raised:
+        read_settings("small", {name: value})
+    assert str(raised.value) == sentence
+
+
+def test_heads_must_divide_only_levels_that_attend():
+    widths = {"denoiser.block_out_channels": [16, 144, 144], "denoiser.attention_head_dim": 9}
+    assert read_settings("small", widths)["denoiser"]["block_out_channels"] == [16, 144, 144]
+    with pytest.raises(InputError, match=r"9 \(the number of heads\) where a level attends"):
+        read_settings("small", widths | {"denoiser.attention_levels": [True, True, True]})
+    with pytest.raises(InputError, match=r"9 \(the number of heads\) .* at the last"):
+        read_settings("small", widths | {"denoiser.block_out_channels": [144, 144, 160],
+                                         "denoiser.attention_levels": [True, True, False]})
 
 
 @pytest.mark.parametrize("text", ["[training\n", "[training]\nsteps = 5\n[nothing]\na = 1\n"])
@@ -80,6 +108,15 @@ def test_a_file_that_is_no_settings_is_refused(tmp_path, text):
         read_settings(path)
 
 
-def test_an_unknown_size_lists_the_known():
-    with pytest.raises(InputError, match=r"tiny, small, medium, base.*'large'"):
-        read_settings("large")
+@pytest.mark.parametrize(("config", "words"), [("large", "but 'large' is neither a size nor a file."),
+                                               (None, "but was None."), (3, "but was 3.")])
+def test_what_is_neither_size_nor_file_lists_the_sizes(config, words):
+    with pytest.raises(InputError) as raised:
+        read_settings(config)
+    assert str(raised.value) == f"config must be one of tiny, small, medium, base, or a TOML file, {words}"
+
+
+def test_a_file_of_bytes_is_no_settings(tmp_path):
+    (tmp_path / "c.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=r"c\.toml' is none"):
+        read_settings(tmp_path / "c.toml")

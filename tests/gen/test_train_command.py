@@ -167,11 +167,12 @@ def test_overwrite_begins_anew_and_leaves_other_files_alone(given, tmp_path):
     (["--set", "data.per_class=3"], 2, "must hold 3 train sinograms of each class, but has 2"),
     (["--set", "cohort.size=32"], 3, "must have sinograms of 32 x 32.*has 16 x 16"),
     (["--set", "autoencoder.patch=32"], 3, "multiples of 64"),
-    (["--set", "training.denoiser.batch=0"], 2, "batch must be 1 or more"),
-    (["--set", "training.denoiser.batch=1000000000"], 2, "denoiser with a batch of 1000000000 needs .* lower"),
+    (["--set", "training.denoiser.batch=0"], 2, "error: training.denoiser.batch must be 1 or more"),
+    (["--set", "training.denoiser.batch=1000000000"], 2,
+     "denoiser with a batch of 1000000000 needs .* lower training.denoiser.batch to .* raise training.accumulation"),
     (["--stage", "denoiser"], 2, "must hold a trained autoencoder"),
     (["--store", "nowhere"], 2, "there is none at .*nowhere"),
-    (["--config", "huge"], 2, "tiny, small, medium, base"),
+    (["--config", "huge"], 2, "--config must be one of tiny, .*, but 'huge' is neither a size nor a file"),
     (["--resume", "--overwrite"], 2, "give one of them"),
     (["--set", "training.autoencoder.learning_rate=1e30", "--set", "training.clip=1e30"], 1, "must stay finite")])
 def test_mistakes_end_with_a_sentence_and_a_code(given, tmp_path, arguments, code, sentence):
