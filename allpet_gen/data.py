@@ -104,16 +104,24 @@ def read_class_set(cohort, per_class: int, split: str = "train") -> ClassSet:
                     tuple(classes), per_class, stored)
 
 
-def class_rows(cohort, per_class: int, split: str = "train") -> dict[str, np.ndarray]:
-    """Return which slices of a part of a cohort are read, by region; raise as `read_class_set`, but read nothing."""
+def class_rows(cohort, per_class: int, split: str = "train", setting: str = "") -> dict[str, np.ndarray]:
+    """Return which slices of a part of a cohort are read, by region; raise as `read_class_set`, but read nothing.
+
+    Where the number comes from a setting, the error names it: ``data.per_class``.
+    """
     part = cohort.select(split=split)
     regions = [r for r in part.card["parameters"]["regions"] if (cohort.regions == r).any()]
     found = {region: np.flatnonzero(part.regions == region) for region in regions}
     for region, rows in found.items():
         if len(rows) < per_class:
             raise InputError(f"the store must hold {per_class} {split} sinograms of each class, but has {len(rows)} of "
-                             f"the {region}; simulate more patients, or lower data.per_class.")
+                             f"the {region}; simulate more patients{or_fewer(per_class, setting)}.")
     return {region: rows[:per_class] for region, rows in found.items()}
+
+
+def or_fewer(wanted: int, setting: str = "") -> str:
+    """Return the other way out of too few sinograms: no setting can ask for less than one of each class."""
+    return "" if wanted <= 1 else f", or lower {setting}" if setting else ", or ask for fewer"
 
 
 def draw_view(rng: np.random.Generator, augmentation: Mapping, geometry: ParallelGeometry) -> tuple[int, bool]:

@@ -19,6 +19,7 @@ from allpet_gen.data import (
     LatentDataset,
     class_rows,
     encode_views,
+    or_fewer,
     read_class_set,
 )
 from allpet_gen.denoiser import SinogramDenoiser
@@ -30,6 +31,8 @@ from allpet_physics.simulation.split import SPLITS, split_patients
 
 STAGES = ("autoencoder", "denoiser")
 LATENTS = "latents.safetensors"
+#: What says how many sinograms of a part of the patients are wanted.
+_SETTING = {"train": "data.per_class", "validation": "training.validation"}
 #: Losses of this many last steps are averaged for the card of a training.
 _LAST_STEPS = 100
 
@@ -49,8 +52,8 @@ def check_cohort(cohort, settings: Mapping) -> None:
         raise GeometryError(f"the store must have sinograms of {size} x {size}, the cohort.size of the settings, but "
                             f"has {shape[0]} x {shape[1]}; choose another config, or set cohort.size, masks and "
                             "networks to fit.")
-    class_rows(cohort, settings["data"]["per_class"], "train")
-    class_rows(cohort, _validation_per_class(cohort, settings), "validation")
+    for split, wanted in _per_class(settings, len(cohort.classes)).items():
+        class_rows(cohort, wanted, split, _SETTING[split])
 
 
 def check_planned(parameters: Mapping, settings: Mapping) -> None:
@@ -66,20 +69,20 @@ def check_planned(parameters: Mapping, settings: Mapping) -> None:
     of_patient = np.array([regions[i % len(regions)] for i in range(parameters["n_patients"])])
     part = np.array(SPLITS)[split_patients(of_patient.tolist(), parameters["split"])]
     n_classes = len(regions) * len(parameters["tracers"])
-    for name, wanted in (("train", settings["data"]["per_class"]),
-                         ("validation", max(1, settings["training"]["validation"] // n_classes))):
+    for name, wanted in _per_class(settings, n_classes).items():
         for region in regions:
             n = int(((of_patient == region) & (part == name)).sum()) * parameters["n_slices"]
             if n < wanted:
                 raise InputError(f"cohort.patients must give {wanted} {name} sinograms of each class, but "
-                                 f"{parameters['n_patients']} patients give {n} of the {region}; raise it, or lower "
-                                 "data.per_class.")
+                                 f"{parameters['n_patients']} patients give {n} of the {region}; raise it"
+                                 f"{or_fewer(wanted, _SETTING[name])}.")
 
 
 def read_sets(cohort, settings: Mapping) -> tuple[ClassSet, ClassSet]:
     """Return training and validation sinograms."""
-    return (read_class_set(cohort, settings["data"]["per_class"], "train"),
-            read_class_set(cohort, _validation_per_class(cohort, settings), "validation"))
+    training, validation = (read_class_set(cohort, wanted, split)
+                            for split, wanted in _per_class(settings, len(cohort.classes)).items())
+    return training, validation
 
 
 def new_autoencoder(data: ClassSet, settings: Mapping) -> SinogramAutoencoder:
@@ -219,8 +222,10 @@ def stage_summary(out, stage: str) -> dict:
             "validation_loss": held.get(last)}
 
 
-def _validation_per_class(cohort, settings: Mapping) -> int:
-    return max(1, settings["training"]["validation"] // len(cohort.classes))
+def _per_class(settings: Mapping, n_classes: int) -> dict[str, int]:
+    """Return how many sinograms of each class the settings want of training and of validation patients."""
+    return {"train": settings["data"]["per_class"],
+            "validation": max(1, settings["training"]["validation"] // n_classes)}
 
 
 def _save(model, folder: Path) -> None:

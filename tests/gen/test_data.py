@@ -71,10 +71,12 @@ def test_no_counts_travel_to_other_processes(cohort):
 
 
 def test_too_few_sinograms_and_another_size_are_refused_before_reading(cohort):
-    with pytest.raises(InputError, match="must hold 5 train sinograms of each class, but has 4 of the head"):
+    with pytest.raises(InputError, match=r"must hold 5 train .*, but has 4 of the head; .* or ask for fewer"):
         read_class_set(cohort, 5)
-    with pytest.raises(InputError, match="must hold 5 train"):
-        check_cohort(cohort, tiny_settings(**{"data.per_class": 5}))
+    for change, words in (({"data.per_class": 5}, "5 train .* lower data.per_class"),
+                          ({"training.validation": 12}, "3 validation .* has 2 .* lower training.validation")):
+        with pytest.raises(InputError, match=f"must hold {words}"):
+            check_cohort(cohort, tiny_settings(**{"data.per_class": 4} | change))
     with pytest.raises(GeometryError, match=r"32 x 32.*has 16 x 16"):
         check_cohort(cohort, tiny_settings(**{"cohort.size": 32}))
     check_cohort(cohort, tiny_settings(**{"data.per_class": 4, "training.validation": 4}))
@@ -83,9 +85,15 @@ def test_too_few_sinograms_and_another_size_are_refused_before_reading(cohort):
 def test_a_cohort_that_will_be_too_small_is_refused_before_it_is_simulated():
     planned = cohort_parameters(9, size=16, n_slices=2, split=dict.fromkeys(("train", "validation"), 0.5))
     check_planned(planned, tiny_settings(**{"data.per_class": 2, "training.validation": 9}))
-    for change, name in (({"data.per_class": 9}, "train"), ({"training.validation": 90}, "validation")):
-        with pytest.raises(InputError, match=f"cohort.patients must give .* {name} sinograms .* raise it"):
-            check_planned(planned, tiny_settings(**{"data.per_class": 2, "training.validation": 9} | change))
+    for name, part in (("data.per_class", "train"), ("training.validation", "validation")):
+        with pytest.raises(InputError, match=f"cohort.patients must give .* {part} .* raise it, or lower {name}"):
+            check_planned(planned, tiny_settings(**{"data.per_class": 2, "training.validation": 9} | {name: 90}))
+
+
+def test_where_one_is_wanted_already_no_setting_is_to_be_lowered():
+    planned = cohort_parameters(9, size=16, n_slices=2, split={"train": 1.0, "validation": 0.0})
+    with pytest.raises(InputError, match=r"give 1 validation .* give 0 of the head; raise it\.$"):
+        check_planned(planned, tiny_settings(**{"data.per_class": 2, "training.validation": 1}))
 
 
 def test_an_item_is_a_composite_that_follows_from_its_key():
