@@ -16,6 +16,8 @@ from allpet_physics.errors import InputError
 
 FORMAT = 1
 KEPT = 2
+#: What every card says.
+_PARTS = {"step": int, "settings": dict, "bytes": dict}
 _CARD, _PARTIAL, _DAMAGED, _SCALER = "card.json", ".partial-", "damaged-", "scaler"
 #: Settings that may differ when a training is resumed: none of them changes a loss.
 FREE = {"workers", "checkpoint_minutes", "gradient_checkpointing"}
@@ -24,7 +26,17 @@ ADJUSTABLE = {"learning_rate", "clip", "precision", "weight_decay"}
 
 
 class DamagedCheckpoint(InputError):
-    """A checkpoint whose files are not those that were written."""
+    """A checkpoint whose files are not those that were written.
+
+    Attributes
+    ----------
+    reason : str
+        Which files, without a way out: there may be another one for a whole training.
+    """
+
+    def __init__(self, folder: Path, reason: str):
+        self.reason = f"the checkpoint {folder} {reason}"
+        super().__init__(f"{self.reason}; delete the folder, and the training goes on from the checkpoint before it.")
 
 
 def checkpoints(out) -> list[Path]:
@@ -50,18 +62,19 @@ def last_good_checkpoint(out) -> Path | None:
         try:
             verify_checkpoint(folder)
         except DamagedCheckpoint as error:
-            damaged.append((folder, str(error)))
+            damaged.append((folder, error.reason))
             continue
         for bad, reason in damaged:
             aside = bad.with_name(bad.name.replace("step-", _DAMAGED))
             shutil.rmtree(aside, ignore_errors=True)
             bad.rename(aside)
-            warnings.warn(f"{reason.removesuffix('.')}; it is kept as {aside.name}, and the training goes on from "
+            warnings.warn(f"{reason}; it is kept as {aside.name}, and the training goes on from "
                           f"{folder.name}.", UserWarning, stacklevel=2)
         return folder
     if damaged:
-        raise InputError(f"the training in {str(out)!r} must have one whole checkpoint, but all {len(damaged)} are "
-                         f"damaged ({damaged[0][1].removesuffix('.')}); begin anew.")
+        raise InputError(f"the training in {str(out)!r} must have a whole checkpoint, but none of its "
+                         f"{len(damaged)} is ({damaged[0][1]}); restore one, or delete the folder checkpoints there, and it "
+                         "begins anew.")
     return None
 
 
@@ -131,8 +144,7 @@ def load_checkpoint(folder: Path, objective, averages: dict, optimisers: dict, s
         averaged = load_file(folder / "averages.safetensors")
         states = torch.load(folder / "optimisers.pt", map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, RuntimeError, EOFError) as error:
-        raise DamagedCheckpoint(f"the checkpoint {folder} cannot be read ({type(error).__name__}); delete it, and the "
-                                "one before it is used.") from None
+        raise DamagedCheckpoint(folder, f"cannot be read ({type(error).__name__})") from None
     wanted = objective.state_dict()
     if {n: v.shape for n, v in weights.items()} != {n: v.shape for n, v in wanted.items()}:
         raise InputError(f"the checkpoint {folder} must be of the same network, but its weights differ in name or "
@@ -148,21 +160,34 @@ def load_checkpoint(folder: Path, objective, averages: dict, optimisers: dict, s
 
 
 def read_card(folder: Path) -> dict:
-    """Return the card of a checkpoint, once its files have the size that the card gives."""
+    """Return the card of a checkpoint, once its files have the size that the card gives.
+
+    Raises
+    ------
+    DamagedCheckpoint
+        No card, one that cannot be read or lacks a part, files that are absent or cut short.
+    InputError
+        A card of another format.
+    """
     try:
         card = json.loads((folder / _CARD).read_text(encoding="utf-8"))
-        found, sizes = card["format"], {name: (folder / name).stat().st_size for name in card.get("bytes", {})}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedCheckpoint(f"the checkpoint {folder} lacks a file or a readable card ({type(error).__name__}); "
-                                "delete it, and the one before it is used.") from None
+        found = card["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedCheckpoint(folder, f"lacks a readable {_CARD} ({type(error).__name__})") from None
     if found != FORMAT:
         raise InputError(f"the checkpoint {folder} must be of format {FORMAT}, but is of {found!r}; use the version "
                          "of allpet that made it.")
-    short = [name for name, size in card["bytes"].items() if sizes[name] != size]
+    absent = [f'"{name}"' for name, kind in _PARTS.items() if not isinstance(card.get(name), kind)]
+    if absent:
+        raise DamagedCheckpoint(folder, f"has a {_CARD} without {', '.join(absent)}")
+    short = [name for name, size in card["bytes"].items() if not _has_size(folder / name, size)]
     if short:
-        raise DamagedCheckpoint(f"the checkpoint {folder} is cut short: {', '.join(short)} does not have the size that "
-                                "was written; delete the folder, and the checkpoint before it is used.")
+        raise DamagedCheckpoint(folder, f"is cut short: {', '.join(short)} does not have the size that was written")
     return card
+
+
+def _has_size(path: Path, size) -> bool:
+    return path.is_file() and path.stat().st_size == size
 
 
 def verify_checkpoint(folder: Path) -> dict:
@@ -170,8 +195,7 @@ def verify_checkpoint(folder: Path) -> dict:
     card = read_card(folder)
     wrong = [name for name, digest in card.get("sha256", {}).items() if _digest(folder / name) != digest]
     if wrong:
-        raise DamagedCheckpoint(f"the checkpoint {folder} is damaged: {', '.join(wrong)} does not hold what was "
-                                "written; delete the folder, and the checkpoint before it is used.")
+        raise DamagedCheckpoint(folder, f"is damaged: {', '.join(wrong)} does not hold what was written")
     return card
 
 

@@ -175,8 +175,29 @@ def test_where_all_checkpoints_are_damaged_it_says_so(tmp_path):
     how = begun(tmp_path)
     for folder in checkpoints.checkpoints(tmp_path):
         flip_a_byte(folder / "averages.safetensors")
-    with pytest.raises(InputError, match="all 2 are damaged"):
+    with pytest.raises(InputError, match="none of its 2 is") as raised:
         train(Fit(), Points(), how, tmp_path, resume=True)
+    said = str(raised.value)
+    assert "step-00000008 is damaged: averages.safetensors does not hold what was written" in said
+    assert "before" not in said  # there is none
+    assert said.count(";") == 1
+    shutil.rmtree(tmp_path / "checkpoints")  # as it says
+    train(Fit(), Points(), how, tmp_path, resume=True)
+    train(Fit(), Points(), how, tmp_path / "whole")
+    assert losses(tmp_path) == losses(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("part", ["format", "step", "settings", "bytes"])
+def test_a_card_that_lacks_a_part_is_a_damaged_checkpoint(tmp_path, part):
+    begun(tmp_path)
+    last = checkpoints.latest_checkpoint(tmp_path)
+    card = json.loads((last / "card.json").read_text())
+    del card[part]
+    (last / "card.json").write_text(json.dumps(card))
+    with pytest.raises(checkpoints.DamagedCheckpoint, match=r"step-00000008 .*card\.json.*delete the folder, and"):
+        checkpoints.read_card(last)
+    with pytest.warns(UserWarning, match=r"card\.json.*; it is kept as damaged-00000008, .* goes on from"):
+        assert checkpoints.last_good_checkpoint(tmp_path).name == "step-00000004"
 
 
 def test_a_checkpoint_of_before_digests_is_still_read(tmp_path):
