@@ -73,8 +73,8 @@ def last_good_checkpoint(out) -> Path | None:
         return folder
     if damaged:
         raise InputError(f"the training in {str(out)!r} must have a whole checkpoint, but none of its "
-                         f"{len(damaged)} is ({damaged[0][1]}); restore one, or delete the folder checkpoints there, and it "
-                         "begins anew.")
+                         f"{len(damaged)} is ({damaged[0][1]}); restore one, or delete the folder checkpoints "
+                         "there, and it begins anew.")
     return None
 
 

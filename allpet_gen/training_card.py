@@ -58,7 +58,7 @@ def read_card(out) -> dict | None:
     Raises
     ------
     InputError
-        One that cannot be read, or is of another format.
+        One that cannot be read, is of another format or lacks a part.
     """
     path = Path(out) / CARD
     if not path.exists():
@@ -72,6 +72,10 @@ def read_card(out) -> dict | None:
     if found != FORMAT:
         raise InputError(f"{CARD} in {str(out)!r} must be of format {FORMAT}, but is of {found!r}; use the version of "
                          "allpet that wrote it.")
+    absent = [f'"{name}"' for name in ("settings", "store", "stages") if not isinstance(card.get(name), dict)]
+    if absent:
+        raise InputError(f"{CARD} in {str(out)!r} must be whole, but lacks {', '.join(absent)}; restore it, or begin "
+                         "anew with --overwrite.")
     return card
 
 

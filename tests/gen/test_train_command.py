@@ -262,6 +262,16 @@ def test_its_help_has_an_example_and_imports_no_torch():
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
+@pytest.mark.parametrize("part", ["format", "settings", "store", "stages"])
+def test_a_card_that_lacks_a_part_is_one_sentence(trained, given, tmp_path, part):
+    card = json.loads((trained[0] / "training.json").read_text())
+    del card[part]
+    (tmp_path / "training.json").write_text(json.dumps(card))
+    result = train(*given, "--out", tmp_path, "--resume")
+    assert result.exit_code == 2, result.output
+    assert re.search(r"error: training\.json .*; restore it, or begin anew with --overwrite\.$", result.output.strip())
+
+
 @pytest.mark.slow
 def test_tiny_loop(tmp_path):
     """Simulate, train both networks, save, load, generate: the whole chain at the size made for it."""
