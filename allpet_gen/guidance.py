@@ -74,7 +74,8 @@ class RangeGuidance(Guidance):
     Raises
     ------
     InputError
-        A negative strength or target, an unknown measure, factors that are not positive or do not fit.
+        A negative strength or target, an unknown measure, orders that are no sequence of numbers, factors that are not
+        positive or do not fit.
     GeometryError
         An operator of another sinogram's shape.
     """
@@ -89,6 +90,8 @@ class RangeGuidance(Guidance):
         self.geometry, self.measure = geometry, measure
         self.strength = as_positive_float("strength", strength, allow_zero=True)
         self.tolerance = as_positive_float("tolerance", tolerance)
+        if np.ndim(orders) != 1:
+            raise InputError(f"orders must be a sequence of whole numbers, such as (0, 1, 2), but was {orders!r}.")
         self.orders = tuple(as_positive_int("orders", n, minimum=0) for n in orders)
         if not self.orders or max(self.orders) + 1 >= geometry.n_angles:
             raise InputError(f"orders must be at least one, each below {geometry.n_angles - 1} for {geometry.n_angles} "
@@ -177,13 +180,16 @@ class PoissonGuidance(Guidance):
     Raises
     ------
     InputError
-        Negative or non-finite counts, a mask that is not boolean or empty, shapes that do not fit, a negative strength.
+        Counts that are none, negative or not finite, a mask that is not boolean or empty, shapes that do not fit, a
+        negative strength.
     """
 
     def __init__(self, counts, strength: float, *, mask=None, model=None, dose_factor: float = 1.0, additive=None):
         self.strength = as_positive_float("strength", strength, allow_zero=True)
         self.dose_factor = as_positive_float("dose_factor", dose_factor)
         counts = _as_numpy(counts)
+        if counts.dtype.kind not in "biuf":
+            raise InputError(f"counts must be an array of real numbers, but their dtype was {counts.dtype}.")
         measured = np.ones(counts.shape, bool) if mask is None else _as_numpy(mask)
         if measured.dtype != bool:
             raise InputError(f"mask must be boolean, True where counts were measured, but was {measured.dtype}.")
@@ -193,9 +199,9 @@ class PoissonGuidance(Guidance):
             raise InputError(f"mask must be broadcastable to the counts' shape {counts.shape}, but its shape was "
                              f"{measured.shape}.") from None
         counts = as_float_array("counts", np.where(measured, counts, 0), nonnegative=True)
-        if counts.ndim not in (2, 3):
-            raise InputError(f"counts must have shape (angle, bin) or (batch, angle, bin), but their shape was "
-                             f"{counts.shape}.")
+        if counts.ndim not in (2, 3) or not counts.size:
+            raise InputError("counts must have shape (angle, bin) or (batch, angle, bin) with at least one of each, "
+                             f"but their shape was {counts.shape}.")
         if not measured.any(axis=(-2, -1)).all():
             raise InputError("mask must leave at least one measured bin to every sinogram, but left none to one.")
         if model is not None and not callable(model):
@@ -259,7 +265,10 @@ def _trigonometric_basis(angles, n):
 
 
 def _as_numpy(array):
-    return array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else np.asarray(array)
+    if not isinstance(array, torch.Tensor):
+        return np.asarray(array)
+    array = array.detach().cpu()
+    return (array.float() if array.dtype == torch.bfloat16 else array).numpy()  # NumPy has no bfloat16
 
 
 def _bins(name, value, shape):

@@ -15,7 +15,7 @@ preserving guidance (He et al. 2024, arXiv 2311.16424). Both are heuristics for 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -46,7 +46,25 @@ class Guidance(ABC):
         return guidance_step([self], x0, decode, wrt)
 
 
-def guidance_step(guides: Sequence[Guidance], x0: torch.Tensor, decode: Decode,
+def as_guides(guides) -> tuple[Guidance, ...]:
+    """Return a guide, or several, as a tuple; None is none.
+
+    Raises
+    ------
+    InputError
+        Something that is no Guidance.
+    """
+    several = () if guides is None else (guides,) if isinstance(guides, Guidance) else guides
+    if not isinstance(several, Iterable):
+        raise InputError(f"guides must be a Guidance object or several of them, but was {type(guides).__name__}.")
+    several = tuple(several)
+    for guide in several:
+        if not isinstance(guide, Guidance):
+            raise InputError(f"guides must be Guidance objects, but one was {type(guide).__name__}.")
+    return several
+
+
+def guidance_step(guides: Guidance | Iterable[Guidance], x0: torch.Tensor, decode: Decode,
                   wrt: torch.Tensor | None = None) -> torch.Tensor:
     r"""Return what to add to a latent so that its expected counts move towards what all guides ask, eq. (GU1).
 
@@ -54,7 +72,7 @@ def guidance_step(guides: Sequence[Guidance], x0: torch.Tensor, decode: Decode,
 
     Parameters
     ----------
-    guides : sequence of Guidance
+    guides : Guidance or iterable of them
         They share one pass through the decoder.
     x0 : torch.Tensor, shape (batch, channel, height, width)
         The predicted clean latent.
@@ -74,10 +92,7 @@ def guidance_step(guides: Sequence[Guidance], x0: torch.Tensor, decode: Decode,
     InputError
         Something that is no Guidance, counts of another shape, an `x0` that does not depend on `wrt`.
     """
-    for guide in guides:
-        if not isinstance(guide, Guidance):
-            raise InputError(f"guides must be Guidance objects, but one was {type(guide).__name__}.")
-    active = [guide for guide in guides if guide.strength > 0]
+    active = [guide for guide in as_guides(guides) if guide.strength > 0]
     if not active:
         return torch.zeros_like(x0 if wrt is None else wrt)
     with torch.inference_mode(False), torch.enable_grad():

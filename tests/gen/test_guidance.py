@@ -295,6 +295,9 @@ def test_mistakes_are_named():
     for keywords, message in (
             ({"measure": "fourier"}, "measure must be one of moments, projection, but was 'fourier'"),
             ({"orders": ()}, "orders must be at least one, each below 8"),
+            ({"orders": 3}, r"orders must be a sequence of whole numbers, such as \(0, 1, 2\), but was 3"),
+            ({"orders": "ab"}, "orders must be a sequence of whole numbers"),
+            ({"orders": (0, 1.5)}, "orders must be an integer of at least 0, but was 1.5"),
             ({"target": (0.1, 0.2)}, "target must be one number, or with moments one for each"),
             ({"target": -0.1}, "target must not be negative"),
             ({"tolerance": 0}, "tolerance must be a finite number greater than zero"),
@@ -312,6 +315,9 @@ def test_mistakes_are_named():
             ((-counts, 1.0), {}, "counts must not be negative, but its minimum was -1"),
             ((counts * np.nan, 1.0), {}, "counts must be finite"),
             ((counts[0], 1.0), {}, r"counts must have shape \(angle, bin\) or \(batch, angle, bin\)"),
+            (("abc", 1.0), {}, "counts must be an array of real numbers, but their dtype was <U3"),
+            ((None, 1.0), {}, "counts must be an array of real numbers, but their dtype was object"),
+            ((counts[None][:0], 1.0), {}, r"at least one of each, but their shape was \(0, 9, 11\)"),
             ((counts, 1.0), {"mask": counts}, "mask must be boolean"),
             ((counts, 1.0), {"mask": np.ones((3, 3), bool)}, "mask must be broadcastable to the counts' shape"),
             ((counts, 1.0), {"mask": np.zeros((9, 11), bool)}, "mask must leave at least one measured bin"),
@@ -329,3 +335,11 @@ def test_mistakes_are_named():
         PoissonGuidance(np.ones((2, 9, 11)), 1.0).loss(torch.ones(3, 9, 11))
     with pytest.raises(InputError, match="guides must be Guidance objects, but one was int"):
         guidance_step([3], torch.ones(1), identity)
+    with pytest.raises(InputError, match="guides must be a Guidance object or several of them, but was int"):
+        guidance_step(3, torch.ones(1), identity)
+
+
+def test_a_single_guide_and_counts_of_half_precision_will_do():
+    expected, guide = random_counts((2, 9, 11))[:, None], PoissonGuidance(torch.full((9, 11), 3.0).bfloat16(), 2.0)
+    whole = PoissonGuidance(np.full((9, 11), 3.0), 2.0)
+    torch.testing.assert_close(guidance_step(guide, expected, identity), whole(expected, identity))
