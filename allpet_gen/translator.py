@@ -54,7 +54,7 @@ class SinogramTranslator(ModelMixin, ConfigMixin):
     Raises
     ------
     InputError
-        Unknown tasks, scales that are not positive, widths that do not fit.
+        Unknown tasks or none, scales that are not positive, widths that do not fit.
     GeometryError
         Angles or bins that are no multiples.
     """
@@ -68,7 +68,7 @@ class SinogramTranslator(ModelMixin, ConfigMixin):
                  attention_head_dim: int = 8, norm_num_groups: int = 16):
         super().__init__()
         self.geometry = ParallelGeometry(**geometry)
-        self.tasks = tuple(find_task(name).name for name in target_scales)
+        self.tasks = refuse_unknown_tasks(target_scales)  # in their own order: a saved configuration is sorted
         self.scaling = CountScaling(count_scale)
         self._targets = {name: CountScaling(value).scale for name, value in target_scales.items()}
         as_positive_float("deviation", deviation)
@@ -163,14 +163,14 @@ def slots_used(task: str) -> list[float]:
 
 
 def refuse_unknown_tasks(names) -> tuple[str, ...]:
-    """Return names of tasks, each once, in the order of `TASKS`.
+    """Return names of tasks (one alone as well), each once, in the order of `TASKS`.
 
     Raises
     ------
     InputError
         None at all, or an unknown one.
     """
-    chosen = {find_task(name).name for name in names}
+    chosen = {find_task(name).name for name in ([names] if isinstance(names, str) else names)}
     if not chosen:
         raise InputError(f"tasks must name at least one of {', '.join(TASKS)}, but were none.")
     return tuple(name for name in TASKS if name in chosen)
