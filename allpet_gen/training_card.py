@@ -26,7 +26,7 @@ def store_digest(cohort) -> str:
 
 
 def new_card(settings: Mapping, cohort, sets, processes: int = 1) -> dict:
-    """Return the card of a training that begins.
+    """Return the card of a generator's training that begins.
 
     Parameters
     ----------
@@ -34,22 +34,29 @@ def new_card(settings: Mapping, cohort, sets, processes: int = 1) -> dict:
         Of `read_settings`.
     cohort : Cohort
     sets : (ClassSet, ClassSet)
-        What is trained on and what is held out. The patients of the first have been seen: who tests the model must
-        leave them out.
+        What is trained on and what is held out.
     processes : int
     """
-    training, validation = sets
-    return {"allpet": "training", "format": FORMAT, "settings": settings,
-            "store": {"sha256": store_digest(cohort), "kind": cohort.card["kind"],
-                      "seed": cohort.card["parameters"]["seed"]},
-            "patients": {"train": np.unique(training.patients).tolist(),
-                         "validation": np.unique(validation.patients).tolist()},
-            "sinograms": {"train": len(training), "validation": len(validation)}, "classes": list(training.classes),
-            "geometry": training.geometry.to_dict(), "seeds": {"training": settings["training"]["seed"]},
-            "versions": versions() | {name: metadata.version(name) for name in _PACKAGES},
-            "hardware": _hardware(processes), "stages": {},
+    validation = sets[1]
+    return {**_begun(settings, cohort, sets, processes), "classes": list(sets[0].classes), "stages": {},
             "measured": measured_classes({name: np.asarray(validation.counts[validation.labels == k])
                                           for k, name in enumerate(validation.classes)}, validation.geometry)}
+
+
+def new_translation_card(settings: Mapping, cohort, sets, method: str, tasks, processes: int = 1) -> dict:
+    """Return the card of a training of translations that begins.
+
+    Parameters
+    ----------
+    settings, cohort, processes
+        As in `new_card`.
+    sets : (PairSet, PairSet)
+        What is trained on and what is held out.
+    method : str
+    tasks : sequence of str
+    """
+    return {**_begun(settings, cohort, sets, processes), "method": method, "tasks": list(tasks),
+            "tracers": list(sets[0].tracers), "regions": np.unique(sets[0].regions).tolist(), "stages": {}}
 
 
 def read_card(out) -> dict | None:
@@ -110,3 +117,20 @@ def _hardware(processes: int) -> dict:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {"system": f"{platform.system()} {platform.machine()}", "processors": usable, "processes": processes,
             "device": torch.cuda.get_device_name() if on_gpu else "cpu"}
+
+
+def _begun(settings: Mapping, cohort, sets, processes: int) -> dict:
+    """Return what is said of every training.
+
+    The patients of the first set have been seen: who tests the model must leave them out.
+    """
+    training, validation = sets
+    return {"allpet": "training", "format": FORMAT, "settings": settings,
+            "store": {"sha256": store_digest(cohort), "kind": cohort.card["kind"],
+                      "seed": cohort.card["parameters"]["seed"]},
+            "patients": {"train": np.unique(training.patients).tolist(),
+                         "validation": np.unique(validation.patients).tolist()},
+            "sinograms": {"train": len(training), "validation": len(validation)},
+            "geometry": training.geometry.to_dict(), "seeds": {"training": settings["training"]["seed"]},
+            "versions": versions() | {name: metadata.version(name) for name in _PACKAGES},
+            "hardware": _hardware(processes)}

@@ -1,31 +1,39 @@
-"""``allpet train``: the networks of a generator, from a cohort to a folder that ``allpet generate`` loads."""
+"""``allpet train``: the networks of a generator or of translations, from a cohort to a folder that can be loaded."""
 
-import contextlib
 import os
-import signal
 import time
 from pathlib import Path
 
 import click
 
 from allpet_gen._torch import require_torch
+from allpet_gen.commands import _training as shared
 from allpet_physics import _command_line as line
 
 _STAGES = ("autoencoder", "denoiser", "all")
-_COHORT = "cohort.zarr"
+_METHODS = ("bridge", "unet", "cyclegan")
 
 
-@line.command("train", short_help="Train a generator: its autoencoder, then its denoiser.", example="""
+@line.command("train", short_help="Train a generator, or networks of translations.", example="""
 allpet train --config tiny --out trained
 allpet train --config small --store cohort.zarr --out trained --set training.denoiser.steps=20000
 allpet train --config small --store cohort.zarr --out trained --resume
+allpet train --task low-dose --task delayed-frame --config small --store cohort.zarr --out translations
+allpet train --task all --method unet --config small --store cohort.zarr --out translations
 accelerate launch --num_processes 2 $(which allpet) train --config base --store cohort.zarr --out trained""")
 @click.option("--config", default="small", show_default=True, metavar="NAME",
-              help="tiny (32 x 32), small (128), medium (256), base (512), or a TOML file.")
+              help="tiny (32 x 32), small (128), medium (256), base (512), or a TOML file; tiny and small have "
+                   "settings for translations too.")
 @click.option("--store", type=line.FilePath(), metavar="STORE",
               help="Cohort to train on, of allpet simulate [default: one of the config is simulated into --out].")
 @click.option("--out", required=True, type=line.FilePath(), metavar="DIR", help="Folder of the model and of all logs.")
-@click.option("--stage", type=click.Choice(_STAGES), default="all", show_default=True, help="What to train.")
+@click.option("--stage", type=click.Choice(_STAGES), default="all", show_default=True,
+              help="What to train of a generator.")
+@click.option("--task", "tasks", multiple=True, metavar="TASK",
+              help="Train translations of this kind instead of a generator, or all; repeat for several: low-dose, "
+                   "attenuation-correction, delayed-frame, tracer-separation, tracer-conversion.")
+@click.option("--method", type=click.Choice(_METHODS), default="bridge", show_default=True,
+              help="Of translations: a diffusion bridge, or a baseline.")
 @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE",
               help="Change a setting, such as training.seed=1; repeat.")
 @click.option("--resume", is_flag=True, help="Go on with a training that was begun in --out.")
@@ -33,46 +41,69 @@ accelerate launch --num_processes 2 $(which allpet) train --config base --store 
 @line.json_option
 @line.quiet_option
 @click.pass_context
-def command(ctx, config, store, out, stage, changes, resume, overwrite, as_json, quiet):
+def command(ctx, config, store, out, stage, tasks, method, changes, resume, overwrite, as_json, quiet):
     """Train the autoencoder on composites of sinograms and masks, then the denoiser on the latents of it.
+
+    With --task, train one network that translates sinograms for the tasks named; its model is the folder of the
+    method's name in --out, and pairs of source and target are kept beside it for other methods.
 
     A run that is stopped, or killed, goes on with --resume, and has the losses of one that was not. The folder holds
     the model, losses.csv and TensorBoard's events of each stage, and training.json, which says how all was made and
     which patients were trained on.
     """
+    wrong = {"stage": "a generator; leave out --task"} if tasks else {"method": "translations; name a --task"}
+    for name, whose in wrong.items():
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name} belongs to the training of {whose}, or leave out --{name}.")
     require_torch()
     from allpet_gen.settings import parse_change, read_settings
     from allpet_gen.training import TrainingError, TrainingStopped, start_accelerator
 
     if resume and overwrite:
         raise click.UsageError("--resume keeps what is there and --overwrite deletes it; give one of them.")
-    settings = read_settings(config, dict(parse_change(change) for change in changes))
+    if tasks:
+        from allpet_gen.commands import _translation_training as translation
+
+        tasks, family = translation.chosen_tasks(tasks, config), translation.FAMILY
+    else:
+        family = ""
+    settings = read_settings(config, dict(parse_change(change) for change in changes), family)
     stages = _STAGES[:2] if stage == "all" else (stage,)
     main = int(os.environ.get("RANK", "0")) == 0
     progress = line.Progress(quiet or not main)
     began = time.monotonic()
     processes = start_accelerator()
-    with _stop_signals() as stop:
+    with shared.stop_signals() as stop:
         try:
-            with processes.main_process_first():
-                if processes.is_main_process:
-                    sets = _prepare(settings, store, out, stages, resume, overwrite, progress)
-                else:
-                    sets = _sets(settings, store or out / _COHORT, stages, out)
-            _train(settings, sets, out, stages, resume, progress, stop, processes.is_main_process)
+            if tasks:
+                card = translation.run(settings, tasks, method, store, out, resume, overwrite, progress, stop,
+                                       processes)
+            else:
+                card = _run(settings, store, out, stages, resume, overwrite, progress, stop, processes)
         except TrainingError as error:
             line.Command.fail(ctx, "TrainingError", str(error), line.FAILED)
         except TrainingStopped as stopped:
             raise KeyboardInterrupt(f"{stopped}; the checkpoint is written: go on with --resume.") from None
     if processes.is_main_process:
-        from allpet_gen.training_card import read_card
-
-        card = read_card(out)
         report = {"allpet": "train", "result": "done", "out": str(out), "config": str(config), "stages": card["stages"],
+                  **{name: card[name] for name in ("method", "tasks") if name in card},
                   "minutes": round((time.monotonic() - began) / 60, 2), "exit_code": 0}
-        line.finish(report, _lines(card, out), as_json, quiet)
+        line.finish(report, shared.stage_lines(card, out / method if tasks else out), as_json, quiet)
     if processes.num_processes > 1:
         processes.end_training()
+
+
+def _run(settings, store, out: Path, stages, resume: bool, overwrite: bool, progress, stop, processes) -> dict:
+    """Train a generator; return the card of its training."""
+    from allpet_gen.training_card import read_card
+
+    with processes.main_process_first():
+        if processes.is_main_process:
+            sets = _prepare(settings, store, out, stages, resume, overwrite, progress)
+        else:
+            sets = _sets(settings, store or out / shared.COHORT, stages, out)
+    _train(settings, sets, out, stages, resume, progress, stop, processes.is_main_process)
+    return read_card(out)
 
 
 def _prepare(settings, store, out: Path, stages, resume: bool, overwrite: bool, progress):
@@ -108,15 +139,13 @@ def _prepare(settings, store, out: Path, stages, resume: bool, overwrite: bool, 
     if overwrite:
         _remove_training(out)
     if store is None:
-        store = out / _COHORT
-        _simulate(parameters, store, resume, overwrite, progress)
+        store = out / shared.COHORT
+        shared.simulate(parameters, store, resume, overwrite, progress)
     progress.stage("reading sinograms")
     sets, cohort = _sets(settings, store, stages, out), _checked_cohort(settings, store)
     new = training_card.new_card(settings, cohort, sets, processes=int(os.environ.get("WORLD_SIZE", "1")))
     if card is not None:
-        if card["store"]["sha256"] != new["store"]["sha256"]:
-            raise InputError("store must be the one that the training was begun with, but its card differs; give that "
-                             "one, or choose another --out.")
+        shared.refuse_other_store(card, new)
         new["stages"] = card["stages"]
     out.mkdir(parents=True, exist_ok=True)
     training_card.write_card(out, new)
@@ -158,11 +187,11 @@ def _train(settings, sets, out: Path, stages, resume: bool, progress, stop, main
 
     done = read_card(out)["stages"]
     if "autoencoder" in stages and "autoencoder" not in done:
-        with _Report("autoencoder", progress) as report:
+        with shared.Report("autoencoder", progress) as report:
             work.train_autoencoder(sets, settings, out, resume=resume, report=report, stop=stop, progress=batches)
         ended("autoencoder")
     if "denoiser" in stages and "denoiser" not in done:
-        with _Report("denoiser", progress) as report:
+        with shared.Report("denoiser", progress) as report:
             work.train_denoiser(work.load_autoencoder(out), settings, out, resume=resume, report=report, stop=stop)
         ended("denoiser")
     if main and set(read_card(out)["stages"]) == set(work.STAGES):
@@ -172,24 +201,10 @@ def _train(settings, sets, out: Path, stages, resume: bool, progress, stop, main
 def _planned(settings) -> dict:
     """Return the parameters of the cohort that the settings describe, once they are enough for the training."""
     from allpet_gen.stages import check_planned
-    from allpet_physics.simulation.cohort_settings import cohort_parameters
 
-    cohort = settings["cohort"]
-    parameters = cohort_parameters(cohort["patients"], seed=cohort["seed"], size=cohort["size"],
-                                   n_slices=cohort["slices"])
+    parameters = shared.planned_cohort(settings)
     check_planned(parameters, settings)
     return parameters
-
-
-def _simulate(parameters: dict, store: Path, resume: bool, overwrite: bool, progress) -> None:
-    from allpet_physics.simulation.cohort import write_cohort
-
-    store.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        write_cohort(store, parameters, resume=resume, overwrite=overwrite, progress=progress)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted while the cohort was simulated; what is done is kept: go on with "
-                                "--resume.") from None
 
 
 def _require_memory(settings, stages, geometry) -> None:
@@ -225,64 +240,3 @@ def _remove_training(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
     for name in ("autoencoder", "denoiser", "scheduler", "autoencoder-training", "denoiser-training"):
         shutil.rmtree(out / name, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _stop_signals():
-    """Yield what says whether Ctrl-C or SIGTERM came; the second one ends at once."""
-    received = []
-
-    def note(number, _frame):
-        if received:
-            raise KeyboardInterrupt("interrupted; the last checkpoint is kept: go on with --resume.")
-        received.append(number)
-        line.note("stopping after this step, with a checkpoint; press Ctrl-C again to stop at once ...")
-
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-class _Report:
-    """Progress of a stage with its loss: a bar on a terminal, a line now and then elsewhere."""
-
-    def __init__(self, stage: str, progress):
-        self.stage, self.progress, self._bar, self._shown, self._loss = stage, progress, None, time.monotonic(), None
-
-    def __enter__(self):
-        self.progress.stage(f"training the {self.stage}")
-        return self
-
-    def __exit__(self, *_):
-        if self._bar is not None:
-            self._bar.close()
-
-    def __call__(self, step: int, steps: int, loss: float, seconds_left: float) -> None:
-        """Show one step; the loss shown is a mean over some 50."""
-        if self.progress.quiet:
-            return
-        self._loss = loss if self._loss is None else self._loss + 0.02 * (loss - self._loss)
-        if self.progress.terminal:
-            if self._bar is None:
-                from tqdm import tqdm
-
-                self._bar = tqdm(desc=self.stage, initial=step - 1, total=steps, unit="step", dynamic_ncols=True)
-            self._bar.set_postfix_str(f"loss {self._loss:.4g}", refresh=False)
-            self._bar.update()
-        elif time.monotonic() - self._shown > 10 or step == steps:
-            self._shown = time.monotonic()
-            line.note(f"{self.stage}: step {step} of {steps}, loss {self._loss:.4g}, {_time_text(seconds_left)} left")
-
-
-def _time_text(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else \
-        f"{seconds / 3600:.1f} h"
-
-
-def _lines(card: dict, out: Path) -> list[str]:
-    lines = [f"{name:<12} {stage['steps']} steps in {stage['minutes']:.1f} min, loss {stage['losses']['loss']:.4g}, on "
-             f"held-out data {stage['validation_loss']:.4g}" for name, stage in card["stages"].items()]
-    return [*lines, f"written  {out}"]
