@@ -1,6 +1,6 @@
 """Pipelines that a user calls: from words to count sinograms and their images."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,10 +8,12 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
+from allpet_gen._drawing_checks import as_prompts, as_region, on_geometry
 from allpet_gen._pretrained import PretrainedPipeline
 from allpet_gen.autoencoder import SinogramAutoencoder
 from allpet_gen.denoiser import SinogramDenoiser
-from allpet_gen.prompts import NULL, Prompt
+from allpet_gen.guidance_step import as_guides, guidance_step
+from allpet_gen.prompts import NULL
 from allpet_gen.samplers import make_sampler, predicted_clean, velocity_of
 from allpet_physics._arrays import as_positive_float, as_positive_int
 from allpet_physics.errors import GeometryError, InputError
@@ -101,7 +103,7 @@ class SinogramGenerationPipeline(PretrainedPipeline, DiffusionPipeline):
     def __call__(self, prompt, *, count: int = 1, seed: int = 0, steps: int = 50, guidance: float = 1.5,
                  rescale: float = 0.7, sampler: str = "ddim", eta: float = 0.0,
                  geometry: ParallelGeometry | None = None, noise: bool = True, reconstruct: str | None = "osem",
-                 guides: Sequence = (), roi=None, gate_strength: float = 0.25, batch: int = 16,
+                 guides=(), roi=None, gate_strength: float = 0.25, batch: int = 16,
                  progress: Callable[[Iterable], Iterable] | None = None) -> GeneratedSinograms:
         """Draw sinograms; the same arguments give the same bits on the same machine.
 
@@ -132,7 +134,7 @@ class SinogramGenerationPipeline(PretrainedPipeline, DiffusionPipeline):
             Whether to draw Poisson counts, or return their expectation.
         reconstruct : {"osem", "fbp", None}
             How to make the images, if any.
-        guides : sequence
+        guides : Guidance or sequence of them
             Of `allpet_gen.guidance`: at each step the predicted clean latent is moved as they ask. Guides with
             counts of their own for each sinogram need all sinograms in one `batch`.
         roi : array_like of bool, shape (row, col), optional
@@ -149,11 +151,12 @@ class SinogramGenerationPipeline(PretrainedPipeline, DiffusionPipeline):
         Raises
         ------
         InputError
-            Unknown words, a task that starts from a sinogram, numbers out of range.
+            Unknown words, a task that starts from a sinogram, numbers out of range, a region without a pixel.
         GeometryError
-            A geometry that cannot hold what was drawn.
+            A geometry that cannot hold what was drawn; said as soon as the first batch is there.
         """
-        prompts = self._prompts(prompt, count)
+        count, wanted, guides = as_positive_int("count", count), as_prompts(prompt), as_guides(guides)
+        prompts = [p for p in wanted for _ in range(count)]
         seed, batch = as_positive_int("seed", seed, minimum=0), as_positive_int("batch", batch)
         if seed + len(prompts) > _SEEDS:
             raise InputError(f"seed must leave room for {len(prompts)} below 2**63, but was {seed}.")
@@ -172,7 +175,7 @@ class SinogramGenerationPipeline(PretrainedPipeline, DiffusionPipeline):
         scheduler = make_sampler(sampler, self.scheduler, steps, self.device)
         options = {"eta": eta} if sampler == "ddim" else {}
         seeds = [seed + i for i in range(len(prompts))]
-        expected = np.empty((len(prompts), *self.geometry.sinogram_shape), np.float32)
+        expected = np.empty((len(prompts), *geometry.sinogram_shape), np.float32)
         rounds = [(start, t) for start in range(0, len(prompts), batch) for t in scheduler.timesteps]
         for start, t in rounds if progress is None else progress(rounds):
             part = slice(start, start + batch)
@@ -186,31 +189,16 @@ class SinogramGenerationPipeline(PretrainedPipeline, DiffusionPipeline):
                 velocity = self._guided(scheduler, guides, velocity, t, z)
             z = scheduler.step(velocity, t, z, generator=draws, **options).prev_sample
             if t == scheduler.timesteps[-1]:
-                expected[part] = self.autoencoder.counts(z).cpu().numpy()
+                drawn = self.autoencoder.counts(z).cpu().numpy()
+                expected[part] = on_geometry(drawn, seeds[part], self.geometry, geometry)
         return self._finish(expected, prompts, seeds, geometry, noise, reconstruct)
-
-    def _prompts(self, prompt, count) -> list[Prompt]:
-        count = as_positive_int("count", count)
-        wanted = [prompt] if isinstance(prompt, (str, Prompt)) else prompt
-        if not isinstance(wanted, Iterable):
-            raise InputError(f'prompt must be words such as "brain with 18F-FDG", but was {type(prompt).__name__}.')
-        wanted = [Prompt.parse(p) for p in wanted]
-        if not wanted:
-            raise InputError('prompt must be words such as "brain with 18F-FDG", but was empty.')
-        for p in wanted:
-            if p.task != "generation":
-                raise InputError(f"prompt must ask for a region and a tracer alone, but asked for the task {p.task}, "
-                                 "which starts from a sinogram of one's own; leave the task out.")
-        return [p for p in wanted for _ in range(count)]
 
     def _gate(self, roi, strength: float) -> dict:
         if roi is None:
             return {}
         from allpet_physics import project_roi
 
-        attention = project_roi(roi, self.geometry)
-        if attention.ndim != 2:
-            raise InputError(f"roi must have shape (row, col), but had {np.shape(roi)}.")
+        attention = project_roi(as_region(roi, self.geometry), self.geometry)
         return {"attention": torch.from_numpy(attention)[None, None].to(self.device), "gate_strength": strength}
 
     def _velocity(self, z, t, tokens, guidance: float, rescale: float, gate: dict):
@@ -229,17 +217,14 @@ class SinogramGenerationPipeline(PretrainedPipeline, DiffusionPipeline):
 
     def _guided(self, scheduler, guides, velocity, t, z):
         """Return the velocity that means the clean latent which the guides ask for."""
-        from allpet_gen.guidance_step import guidance_step
-
         clean = predicted_clean(scheduler, velocity, t, z)
         return velocity_of(scheduler, clean + guidance_step(guides, clean, self.autoencoder.counts), t, z)
 
     def _finish(self, expected, prompts, seeds, geometry, noise, reconstruct) -> GeneratedSinograms:
         notes = []
         if geometry != self.geometry:
-            from allpet_physics import describe_resampling, resample_sinogram
+            from allpet_physics import describe_resampling
 
-            expected = resample_sinogram(expected, self.geometry, geometry, kind="counts")
             notes.append(describe_resampling(self.geometry, geometry, kind="counts"))
         sinograms = expected
         if noise:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from allpet_gen._drawing_checks import on_geometry
 from allpet_gen._pretrained import shipped_models
 from allpet_gen.pipelines import SinogramGenerationPipeline, reconstruct_uncorrected
 from allpet_gen.prompts import Prompt
@@ -138,9 +139,31 @@ def test_another_geometry_keeps_the_total(pipe, target):
     assert drawn.sinograms.dtype == np.int64  # drawn on the new grid, not resampled
 
 
-def test_a_geometry_that_cuts_the_object_off_is_refused(pipe):
-    with pytest.raises(GeometryError, match=r"lost|cut|beyond"):
-        pipe("brain", geometry=ParallelGeometry(32, 16, 20.8, (16, 16), 20.8), **QUICK)
+def test_a_geometry_that_cuts_the_object_off_is_refused_after_the_first_batch(pipe):
+    steps = []
+
+    def progress(rounds):
+        for r in rounds:
+            steps.append(r)
+            yield r
+
+    with pytest.raises(GeometryError, match=r"[\d.]+% of the counts of the sinogram of seed \d lie beyond its 332.8 "
+                                            r"mm, and .* n_bins x bin_mm of 665.6 mm, .* or more\.$"):
+        pipe("brain", count=6, batch=2, geometry=ParallelGeometry(32, 16, 20.8, (16, 16), 20.8), progress=progress,
+             **QUICK)
+    assert len(steps) == QUICK["steps"]
+
+
+def test_what_is_lost_beyond_the_bins_is_counted():
+    wide, narrow = ParallelGeometry(4, 8, 10.0, (8, 8), 10.0), ParallelGeometry(4, 6, 10.0, (6, 6), 10.0)
+    counts = np.zeros((3, *wide.sinogram_shape), np.float32)
+    counts[1, :, 1:-1] = 1000
+    counts[2, :, 1:-1] = 1000
+    counts[2, :, 0] = 5  # of 6005
+    np.testing.assert_allclose(on_geometry(counts, [7, 8, 9], wide, narrow).sum((1, 2)), [0, 24000, 24000], rtol=1e-3)
+    counts[2, :, 0] = 7
+    with pytest.raises(GeometryError, match=r"0\.12% .* seed 9 lie beyond its 60 mm, and at most 0\.1% may"):
+        on_geometry(counts, [7, 8, 9], wide, narrow)
 
 
 @pytest.mark.parametrize("method", ["osem", "fbp"])
@@ -183,7 +206,9 @@ def test_guides_move_the_latent_they_are_shown(pipe):
         def squared_residual(self, expected):
             return (expected.mean(dim=(1, 2)) / 10).square()
 
-    plain, guided = (pipe("brain", count=2, steps=6, reconstruct=None, guides=g) for g in ((), [FewerCounts()]))
+    plain, guided, alone = (pipe("brain", count=2, steps=6, reconstruct=None, guides=g)
+                            for g in ((), [FewerCounts()], FewerCounts()))
+    np.testing.assert_array_equal(alone.sinograms, guided.sinograms)
     assert (guided.expected.sum((1, 2)) < 0.9 * plain.expected.sum((1, 2))).all()
     idle = FewerCounts()
     idle.strength = 0.0
@@ -206,7 +231,12 @@ def test_guides_move_the_latent_they_are_shown(pipe):
     ({"reconstruct": "mlem"}, "reconstruct must be"),
     ({"geometry": (32, 32)}, "geometry must be a ParallelGeometry"),
     ({"roi": disc(), "gate_strength": -1.0}, "gate_strength must be"),
-    ({"roi": np.ones((5, 5), bool)}, "32"),
+    ({"roi": np.ones((5, 5), bool)}, r"roi must have the shape \(32, 32\), but its shape was \(5, 5\)"),
+    ({"roi": np.ones((1, 32, 32), bool)}, r"roi must have the shape \(32, 32\)"),
+    ({"roi": np.zeros((32, 32), bool)}, "roi must hold at least one pixel, but is empty"),
+    ({"roi": "all"}, "roi must be a mask of 0 and 1"),
+    ({"guides": 3}, "guides must be a Guidance object or several of them, but was int"),
+    ({"guides": [3]}, "guides must be Guidance objects, but one was int"),
     ({"prompt": "knee with FDG"}, "'knee'"),
     ({"prompt": []}, "empty"),
     ({"prompt": 3}, "but was int"),
