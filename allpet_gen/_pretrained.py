@@ -10,6 +10,7 @@ import torch
 
 from allpet_physics._record import digest
 from allpet_physics.errors import InputError
+from allpet_physics.geometry import ParallelGeometry
 
 #: Of the layout and the meaning of the files of a model; raised when an older model would be read wrongly.
 MODEL_FORMAT = 1
@@ -32,7 +33,7 @@ def model_folder(name) -> Path:
     """
     folder = Path(str(files("allpet_gen"))) / "pretrained" / str(name)
     if str(name) not in shipped_models():
-        folder = Path(name)
+        folder = Path(str(name))
     if not (folder / "model_index.json").is_file():
         raise InputError(f"model must be one of {', '.join(shipped_models()) or '(none is shipped)'}, or a folder that "
                          f"save_pretrained or allpet train wrote, but was {str(name)!r}.")
@@ -80,9 +81,7 @@ class PretrainedPipeline:
             raise
         except (SafetensorError, OSError, EOFError, LookupError, RuntimeError, TypeError, ValueError, AttributeError,
                 ImportError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"the model {folder} cannot be loaded: a file is absent, cut short or of another network "
-                             f"({type(error).__name__}: {reason}); copy it again, or train it again.") from None
+            raise _not_loadable(folder, error) from None
         pipe.card = card
         pipe.set_progress_bar_config(disable=True)
         return pipe
@@ -111,17 +110,39 @@ def read_card(folder: Path) -> dict:
     Raises
     ------
     InputError
-        None there, or one of another format.
+        None there, one that cannot be read, or one of another format.
     """
+    path = Path(folder) / CARD
+    if not path.exists():
+        raise InputError(f"the model {folder} must have a card, {CARD}, but has none; copy the whole folder again, or "
+                         "train it again.")
     try:
-        card = json.loads((Path(folder) / CARD).read_text(encoding="utf-8"))
-        found = card.get("format")
-    except (OSError, ValueError, AttributeError):
-        found = None
+        card = json.loads(path.read_text(encoding="utf-8"))
+        found = card["format"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(f"the model {folder} must have a card, {CARD}, that says its format, but this one cannot be "
+                         f"read ({type(error).__name__}); copy it again, or train it again.") from None
     if found != MODEL_FORMAT:
         raise InputError(f"the model {folder} must be of format {MODEL_FORMAT}, but is of {found!r}; use the version "
                          "of allpet that made it, or train it again.")
     return card
+
+
+def generator_limits(folder: Path) -> tuple[ParallelGeometry, int]:
+    """Return the geometry of the generator in a folder, and its most sampling steps, without reading any weights.
+
+    Raises
+    ------
+    InputError
+        A folder of another format, or without these files.
+    """
+    read_card(folder)
+    try:
+        autoencoder, scheduler = (json.loads((Path(folder) / name).read_text(encoding="utf-8"))
+                                  for name in ("autoencoder/config.json", "scheduler/scheduler_config.json"))
+        return ParallelGeometry(**autoencoder["geometry"]), int(scheduler["num_train_timesteps"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise _not_loadable(folder, error) from None
 
 
 def model_digests(folder: Path) -> dict[str, str]:
@@ -133,6 +154,12 @@ def model_digests(folder: Path) -> dict[str, str]:
     found += [path for part in parts for path in sorted((folder / part).glob("*"))
               if path.suffix in (".json", ".safetensors")]
     return {path.relative_to(folder).as_posix(): digest(path)["sha256"] for path in found}
+
+
+def _not_loadable(folder: Path, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:200]
+    return InputError(f"the model {folder} cannot be loaded: a file is absent, cut short or of another network "
+                      f"({type(error).__name__}: {reason}); copy it again, or train it again.")
 
 
 def _require_weights(networks: Mapping, folder: Path) -> None:

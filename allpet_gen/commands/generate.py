@@ -34,7 +34,7 @@ allpet generate "abdomen" --model trained/ --steps 100 --sampler ddpm --format i
 @click.option("--eta", type=float, default=0.0, show_default=True, metavar="F",
               help="ddim: 0 adds no noise on the way, 1 as much as ddpm.")
 @click.option("--range-guidance", type=click.FloatRange(0), default=0.0, metavar="STRENGTH",
-              help="Pull the moments towards those of measured sinograms, which the model's card must say.")
+              help="Pull the moments towards those of held-out sinograms, which the model's card must say.")
 @click.option("--preset", metavar="NAME", help="Angles, bins, arc and image of a named scanner.")
 @click.option("--angles", "n_angles", type=int, metavar="N", help="Resample to N angles.")
 @click.option("--bins", "n_bins", type=int, metavar="N", help="Resample to N radial bins.")
@@ -72,9 +72,10 @@ def command(ctx, prompts, out, count, seed, model, kind, expected, reconstruct, 
     from allpet_physics.errors import InputError
 
     require_torch()
-    from allpet_gen.prompts import Prompt
+    from allpet_gen._drawing_checks import as_prompts
+    from allpet_gen._pretrained import generator_limits, model_digests, model_folder, read_card
 
-    wanted = [Prompt.parse(p) for p in prompts]
+    wanted = as_prompts(prompts)
     if len(set(wanted)) < len(wanted):
         raise InputError("PROMPT must name each class once, but one was named twice; draw more of it with --count.")
     stems = [_stem(p) for p in wanted]
@@ -84,22 +85,27 @@ def command(ctx, prompts, out, count, seed, model, kind, expected, reconstruct, 
     names += [_PICTURE, _RECORD]
     refuse_existing(out, names, overwrite)
     refuse_unwritable(out)
+    source = model_folder(model)
+    own, most = generator_limits(source)
+    if options["steps"] > most:
+        raise InputError(f"steps must be an integer from 1 to {most}, but was {options['steps']}.")
+    geometry = _geometry(own, options)
+    total = len(wanted) * count
+    refuse_too_large(f"{total} sinograms of {geometry.n_angles} x {geometry.n_bins} bins and their images",
+                     total * (2 * math.prod(geometry.sinogram_shape) + math.prod(geometry.image_shape)), 8,
+                     "choose a smaller --count")
+    moments = [_moments(read_card(source), p) for p in wanted] if range_guidance else []
     progress = line.Progress(quiet)
     with staged(out, names, overwrite=overwrite) as folder, line.collected_warnings() as noticed:
-        from allpet_gen._pretrained import model_digests, model_folder
         from allpet_gen.pipelines import SinogramGenerationPipeline
         from allpet_physics._record import digest, plain
         from allpet_physics.commands._roi2sino_results import write_record
 
         progress.stage("loading the model")
         pipe = SinogramGenerationPipeline.from_pretrained(model)
-        geometry = _geometry(pipe.geometry, options)
-        total = len(wanted) * count
-        refuse_too_large(f"{total} sinograms of {geometry.n_angles} x {geometry.n_bins} bins and their images",
-                         total * (2 * math.prod(geometry.sinogram_shape) + math.prod(geometry.image_shape)), 8,
-                         "choose a smaller --count")
         settings = {name: options[name] for name in ("steps", "guidance", "sampler", "eta")}
-        results, notes = _draw(pipe, wanted, count, seed, range_guidance, progress, geometry=geometry,
+        guides = [_range_guide(pipe.geometry, range_guidance, found) for found in moments]
+        results, notes = _draw(pipe, wanted, count, seed, guides, progress, geometry=geometry,
                                noise=not expected, reconstruct=method, batch=batch, **settings)
         progress.stage("writing")
         described = [_describe(pipe.card, prompt, result, noise=not expected)
@@ -110,7 +116,7 @@ def command(ctx, prompts, out, count, seed, model, kind, expected, reconstruct, 
         written = {name: digest(folder / name)["sha256"] for name in names if (folder / name).exists()}
         record = plain({
             "allpet": "generate", "command": line.command_line(ctx), "versions": _versions(),
-            "model": {"name": model, "files": model_digests(model_folder(model)),
+            "model": {"name": model, "files": model_digests(source),
                       "card": {k: v for k, v in pipe.card.items() if k != "measured"}},
             "settings": {**settings, "seed": seed, "count": count, "batch": batch, "range_guidance": range_guidance,
                          "poisson_noise": not expected, "reconstruct": reconstruct},
@@ -122,32 +128,37 @@ def command(ctx, prompts, out, count, seed, model, kind, expected, reconstruct, 
     line.finish(report, _lines(described, notes, out, written), as_json, quiet)
 
 
-def _draw(pipe, wanted, count, seed, strength, progress, **settings):
+def _draw(pipe, wanted, count, seed, guides, progress, **settings):
     """Return what was drawn for each prompt, and notes; the seeds go on from one prompt to the next."""
     def shown(rounds):
         return progress(rounds, "sampling", unit="step")
 
-    if not strength:
+    if not guides:
         # All prompts together: batches stay full.
         drawn = pipe(wanted, count=count, seed=seed, progress=shown, **settings)
         return [drawn[k * count:(k + 1) * count] for k in range(len(wanted))], list(drawn.notes)
-    results = [pipe(prompt, count=count, seed=seed + k * count, guides=[_range_guide(pipe, prompt, strength)],
-                    progress=shown, **settings) for k, prompt in enumerate(wanted)]
+    results = [pipe(prompt, count=count, seed=seed + k * count, guides=guide, progress=shown, **settings)
+               for k, (prompt, guide) in enumerate(zip(wanted, guides, strict=True))]
     return results, list(dict.fromkeys(note for result in results for note in result.notes))
 
 
-def _range_guide(pipe, prompt, strength):
-    from allpet_gen.guidance import RangeGuidance
+def _moments(card, prompt) -> dict:
+    """Return what a model's card says of the moments of held-out sinograms of a prompt."""
     from allpet_gen.model_card import measured_like
     from allpet_physics.errors import InputError
 
-    measured = measured_like(pipe.card, prompt)
+    measured = measured_like(card, prompt)
     if measured is None:
-        raise InputError(f"--range-guidance needs the moments of measured sinograms of {prompt}, which this model's "
+        raise InputError(f"--range-guidance needs the moments of held-out sinograms of {prompt}, which this model's "
                          "card does not say (attenuated and scattered counts have residuals of their own); leave it "
                          "out.")
-    return RangeGuidance(pipe.geometry, strength, orders=measured["moments"]["orders"],
-                         target=measured["moments"]["median"])
+    return measured["moments"]
+
+
+def _range_guide(geometry, strength: float, moments: dict):
+    from allpet_gen.guidance import RangeGuidance
+
+    return RangeGuidance(geometry, strength, orders=moments["orders"], target=moments["median"])
 
 
 def _geometry(network, options):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 
 import nibabel as nib
 import numpy as np
@@ -168,18 +169,35 @@ def test_files_are_replaced_only_when_asked(made, model):
     (["brain", "--eta", 0.5, "--sampler", "ddpm"], 2, "ddpm"),
     (["brain", "--preset", "nowhere"], 2, "--preset must be one of"),
     (["brain with FDG", "FDG brain"], 2, "named twice"),
-    (["brain", "--bins", 8, "--bin-mm", 10], 3, "lost|beyond|cut"),
+    (["brain", "--bins", 8, "--bin-mm", 10], 3, "lie beyond its 80 mm, .* choose --bins x --bin-mm of 665.6 mm"),
     (["brain", "--model", "enormous"], 2, "--model must be one of"),
     ([], 2, "PROMPT"),
 ])
 def test_mistakes_are_one_sentence_and_nothing_is_written(model, tmp_path, arguments, code, words):
-    import re
-
     given = arguments if "--model" in arguments else [*arguments, "--model", model]
     result = generate(*given, "--out", tmp_path / "o", "--quiet", *([] if "--steps" in arguments else ["--steps", 1]))
     assert result.exit_code == code, result.output
     assert re.search(words, result.stderr), result.stderr
     assert "Traceback" not in result.stderr
+    assert "max_lost" not in result.stderr
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(("arguments", "code", "words"), [
+    (["low-dose brain"], 2, "asked for the task low-dose, .* leave the task out"),
+    (["brain", "--steps", 5000], 2, "--steps must be an integer from 1 to 1000, but was 5000"),
+    (["brain", "--preset", "nowhere"], 2, "--preset must be one of"),
+    (["brain", "--angles", 0], 2, "--angles must be"),
+    (["brain", "--count", 10**9], 3, "choose a smaller --count"),
+    (["brain with FDG", "chest with FDG", "--range-guidance", 1], 2, "held-out sinograms of chest with 18F-FDG"),
+])
+def test_what_can_be_known_is_refused_before_the_model_is_loaded(model, tmp_path, monkeypatch, arguments, code, words):
+    loaded = []
+    monkeypatch.setattr(SinogramGenerationPipeline, "from_pretrained", loaded.append)
+    result = generate(*arguments, "--model", model, "--out", tmp_path / "o", "--quiet")
+    assert result.exit_code == code, result.output
+    assert re.search(words, result.stderr), result.stderr
+    assert not loaded
     assert not (tmp_path / "o").exists()
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from allpet_gen._drawing_checks import on_geometry
-from allpet_gen._pretrained import shipped_models
+from allpet_gen._pretrained import generator_limits, shipped_models
 from allpet_gen.pipelines import SinogramGenerationPipeline, reconstruct_uncorrected
 from allpet_gen.prompts import Prompt
 from allpet_gen.samplers import predicted_clean
@@ -93,13 +93,13 @@ def test_counts_are_poisson_around_the_expectation(pipe):
 
 def test_the_weight_of_the_prompt(pipe):
     """1 is the conditional model, 0 the unconditional one, and in between and beyond it is linear in one step."""
-    def first(prompt, weight):
+    def first(prompt, weight, rescale=0.0):
         """The latent after one step from the same noise, before the decoder."""
         kept = []
         counts = pipe.autoencoder.counts
         pipe.autoencoder.counts = lambda z: (kept.append(z), counts(z))[1]
         try:
-            pipe(prompt, steps=1, guidance=weight, reconstruct=None)
+            pipe(prompt, steps=1, guidance=weight, rescale=rescale, reconstruct=None)
         finally:
             del pipe.autoencoder.counts
         return kept[0]
@@ -108,6 +108,10 @@ def test_the_weight_of_the_prompt(pipe):
     torch.testing.assert_close(strong, without + 3 * (with_prompt - without), rtol=1e-4, atol=1e-5)
     assert (with_prompt - without).abs().max() > 1e-3
     assert torch.equal(without, first("brain with FDG", 0))
+    # The first step starts from noise alone, so its latent is the prediction itself but for the sign.
+    shrunk, half = (first("chest with DOPA", 3.0, rescale) for rescale in (1.0, 0.5))
+    torch.testing.assert_close(shrunk, strong * with_prompt.std() / strong.std(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(half, (strong + shrunk) / 2, rtol=1e-4, atol=1e-5)
     # What conditional means, straight from the denoiser.
     z = torch.randn((1, *pipe.autoencoder.latent_shape), generator=torch.Generator().manual_seed(0))
     tokens = torch.tensor([Prompt.parse("chest with DOPA").tokens()])
@@ -304,10 +308,12 @@ def _pickle(folder):
     (lambda f: (f / "denoiser/config.json").write_text("{}"), "another network"),
     (lambda f: (f / "model_index.json").write_text("{"), "cannot be loaded"),
     (lambda f: shutil.rmtree(f / "scheduler"), "absent"),
-    (lambda f: (f / "allpet.json").unlink(), "must be of format 1, but is of None"),
+    (lambda f: (f / "allpet.json").unlink(), "must have a card, allpet.json, but has none; copy the whole folder"),
+    (lambda f: (f / "allpet.json").write_text("{}"), "allpet.json, that says its format, but .* cannot be read"),
     (lambda f: (f / "allpet.json").write_text('{"format": 7}'), "must be of format 1, but is of 7"),
     (shutil.rmtree, "model must be"),
-], ids=["cut", "a tensor absent", "pickled", "absent", "config", "index", "scheduler", "card", "format", "folder"])
+], ids=["cut", "a tensor absent", "pickled", "absent", "config", "index", "scheduler", "card", "empty card", "format",
+        "folder"])
 def test_a_damaged_model_is_one_sentence(saved, tmp_path, harm, words, capfd):
     folder = tmp_path / "m"
     shutil.copytree(saved, folder)
@@ -318,10 +324,22 @@ def test_a_damaged_model_is_one_sentence(saved, tmp_path, harm, words, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_name_that_is_not_shipped_lists_those_that_are():
-    with pytest.raises(InputError, match=r"model must be one of .*'enormous'") as raised:
-        SinogramGenerationPipeline.from_pretrained("enormous")
+@pytest.mark.parametrize("name", ["enormous", None, 3])
+def test_a_name_that_is_not_shipped_lists_those_that_are(name):
+    with pytest.raises(InputError, match=rf"model must be one of .*'{name}'") as raised:
+        SinogramGenerationPipeline.from_pretrained(name)
     assert all(name in str(raised.value) for name in shipped_models())
+
+
+def test_limits_of_a_generator_are_known_without_its_weights(pipe, saved, tmp_path):
+    assert generator_limits(saved) == (GEOMETRY, 1000)
+    shutil.copytree(saved, tmp_path / "m")
+    for path in (tmp_path / "m").rglob("*.safetensors"):
+        path.unlink()
+    assert generator_limits(tmp_path / "m") == (pipe.geometry, pipe.scheduler.config.num_train_timesteps)
+    (tmp_path / "m/scheduler/scheduler_config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"cannot be loaded: .*num_train_timesteps.*; copy it again"):
+        generator_limits(tmp_path / "m")
 
 
 @pytest.mark.skipif("small" not in shipped_models(), reason="the trained model is not in this copy")
