@@ -4,6 +4,7 @@ The patient's left is on the right of an image. Sinograms of one group share a g
 both from zero to the value that is written under them. All images of a row show the same part of their field of view.
 """
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,8 @@ _QUANTILE = 0.998
 _SHOWN, _BRIGHT, _STEP_MM, _RIM = 0.99, 0.25, 25.0, 0.9
 #: In inches: a panel's side, gaps, a line of text, the margin, and what the labels of an axis need beside and below.
 _SIDE, _GAP, _LINE, _MARGIN, _BESIDE, _BELOW = 1.75, 0.2, 0.15, 0.2, 0.5, 0.4
-#: Width of a character of the subtitle, in inches.
-_CHARACTER = 0.075
+#: Width of a character of the subtitle and of the title, and the least width of a sheet, in inches.
+_CHARACTER, _TITLE_CHARACTER, _NARROWEST = 0.075, 0.13, 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ class Panel:
 
 
 def contact_sheet(path: str | Path, panels: Sequence[Panel], geometry: ParallelGeometry, *, columns: int = 8,
-                  beside: bool = False, title: str = "", subtitle: str = "", image_unit: str = "counts/mm",
+                  beside: bool | None = None, title: str = "", subtitle: str = "", image_unit: str = "counts/mm",
                   dpi: int = 110) -> None:
     """Save sinograms with their images as a PNG file.
 
@@ -61,9 +62,10 @@ def contact_sheet(path: str | Path, panels: Sequence[Panel], geometry: ParallelG
         Of the sinograms and the images.
     columns : int
         The most panels in a row; a new group begins a row of its own where there are several in one group.
-    beside : bool
-        Whether an image stands beside its sinogram, not below it.
+    beside : bool, optional
+        Whether an image stands beside its sinogram, not below it; by default where there is one column.
     title, subtitle : str
+        The latter is broken into lines as wide as the panels.
     image_unit : str
     dpi : int
     """
@@ -74,15 +76,18 @@ def contact_sheet(path: str | Path, panels: Sequence[Panel], geometry: ParallelG
         raise InputError("panels must be at least one, all with an image or all without.")
     with_image = panels[0].image is not None
     rows = _rows(panels, columns)
+    most = max(map(len, rows))
+    beside = most == 1 if beside is None else beside
     scales = {group: _scales([p for p in panels if p.group == group]) for group in {p.group for p in panels}}
     wide, high = ((2, 1) if beside else (1, 2)) if with_image else (1, 1)
     cell_width = wide * _SIDE + (wide - 1) * _BESIDE
     texts = {id(p): [*p.lines, *_scale_lines(*scales[p.group], with_image, beside, image_unit)] for p in panels}
     cell_height = high * (_SIDE + _BELOW) + _LINE * (1.6 + max(map(len, texts.values()))) + _GAP
-    longest = max(map(len, subtitle.split("\n")))
-    width = max(_MARGIN + _BESIDE + max(map(len, rows)) * (cell_width + _GAP) + _MARGIN,
-                2 * _MARGIN + _CHARACTER * longest, 5.0)
-    head = _MARGIN + (0.36 if title else 0) + (0.2 * (1 + subtitle.count("\n")) + 0.1 if subtitle else 0)
+    width = max(_MARGIN + _BESIDE + most * (cell_width + _GAP) + _MARGIN,
+                2 * _MARGIN + _TITLE_CHARACTER * len(title), _NARROWEST)
+    fits = int((width - 2 * _MARGIN) / _CHARACTER)
+    subtitle = "\n".join(textwrap.fill(text, fits, subsequent_indent="   ") for text in subtitle.splitlines())
+    head = _MARGIN + (0.36 if title else 0) + (0.18 * (1 + subtitle.count("\n")) + 0.12 if subtitle else 0)
     height = head + len(rows) * cell_height + _MARGIN
     figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
     FigureCanvasAgg(figure)

@@ -213,7 +213,7 @@ def _picture(path, wanted, results, described, expected: bool) -> None:
     from allpet_gen.model_card import consistency_lines
     from allpet_gen.pictures import Panel, contact_sheet
 
-    panels, subtitle = [], []
+    panels, subtitle = [], [_about(results[0].images is not None)]
     for prompt, result, about in zip(wanted, results, described, strict=True):
         for i in range(min(_SHOWN, len(result))):
             total = f"{result.sinograms[i].sum() / 1e6:.3g} million {'expected ' if expected else ''}counts"
@@ -221,6 +221,15 @@ def _picture(path, wanted, results, described, expected: bool) -> None:
                                 f"seed {result.seeds[i]}", (str(prompt), total), str(prompt)))
         subtitle += [f"{prompt}: " + "; ".join(consistency_lines(about["all"], about.get("measured")))]
     contact_sheet(path, panels, results[0].geometry, title="Generated sinograms", subtitle="\n".join(subtitle))
+
+
+def _about(with_images: bool) -> str:
+    """Return what a viewer must know of all that is drawn."""
+    text = "Simulated: drawn by a model that was trained on simulated patients alone."
+    if with_images:
+        text += (" Images are not corrected: attenuation leaves skin and lungs bright and the middle pale, scatter and "
+                 "randoms leave a haze, and randoms, alike in all bins, a ring at the edge of the field of view.")
+    return text
 
 
 def _lines(described, notes, out, written) -> list[str]:

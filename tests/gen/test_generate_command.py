@@ -89,6 +89,18 @@ def test_the_contact_sheet_is_a_picture_of_all(made):
     assert (picture < 128).mean() > 0.02
 
 
+def test_the_contact_sheet_says_what_its_images_are(model, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("allpet_gen.pictures.contact_sheet", lambda *_, subtitle, **__: said.append(subtitle))
+    for method in ("fbp", "none"):
+        result = generate("brain", "--model", model, "--out", tmp_path / method, "--reconstruct", method, *QUICK)
+        assert result.exit_code == 0, result.output
+    first, second = said
+    assert all(text.startswith("Simulated: ") and "Helgason-Ludwig" in text for text in said)
+    assert all(words in first for words in ("not corrected", "attenuation", "randoms", "ring at the edge"))
+    assert "ring" not in second
+
+
 @pytest.mark.parametrize(("kind", "suffix"), [("npz", ".npz"), ("interfile", ".hs"), ("nifti", ".nii.gz")])
 def test_reconstruct_reads_every_format(made, model, tmp_path, kind, suffix):
     out = tmp_path / "g"
