@@ -39,6 +39,8 @@ class Panel:
         Written below.
     group : str
         Panels of a group share their grey scales.
+    scale : str
+        Those of a group that have another name here share scales of their own.
     """
 
     sinogram: np.ndarray
@@ -46,6 +48,7 @@ class Panel:
     title: str = ""
     lines: tuple[str, ...] = ()
     group: str = ""
+    scale: str = ""
 
 
 def contact_sheet(path: str | Path, panels: Sequence[Panel], geometry: ParallelGeometry, *, columns: int = 8,
@@ -78,10 +81,12 @@ def contact_sheet(path: str | Path, panels: Sequence[Panel], geometry: ParallelG
     rows = _rows(panels, columns)
     most = max(map(len, rows))
     beside = most == 1 if beside is None else beside
-    scales = {group: _scales([p for p in panels if p.group == group]) for group in {p.group for p in panels}}
+    scales = {key: _scales([p for p in panels if (p.group, p.scale) == key])
+              for key in {(p.group, p.scale) for p in panels}}
     wide, high = ((2, 1) if beside else (1, 2)) if with_image else (1, 1)
     cell_width = wide * _SIDE + (wide - 1) * _BESIDE
-    texts = {id(p): [*p.lines, *_scale_lines(*scales[p.group], with_image, beside, image_unit)] for p in panels}
+    texts = {id(p): [*p.lines, *_scale_lines(*scales[p.group, p.scale], with_image, beside, image_unit)]
+             for p in panels}
     cell_height = high * (_SIDE + _BELOW) + _LINE * (1.6 + max(map(len, texts.values()))) + _GAP
     width = max(_MARGIN + _BESIDE + most * (cell_width + _GAP) + _MARGIN,
                 2 * _MARGIN + _TITLE_CHARACTER * len(title), _NARROWEST)
@@ -106,7 +111,7 @@ def contact_sheet(path: str | Path, panels: Sequence[Panel], geometry: ParallelG
         half = shown_half_width([p.image for p in row], geometry) if with_image else 0.0
         for j, panel in enumerate(row):
             left = _MARGIN + _BESIDE + j * (cell_width + _GAP)
-            counts, brightest = scales[panel.group]
+            counts, brightest = scales[panel.group, panel.scale]
             write(left, above, panel.title, fontsize=9.5, fontweight="bold")
             _sinogram(axes(left, top), panel.sinogram, geometry, counts, j == 0)
             if with_image:

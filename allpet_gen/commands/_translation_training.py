@@ -32,7 +32,7 @@ def chosen_tasks(names, config) -> tuple[str, ...]:
                          "write a file that changes cohort.size and network of small.")
     unknown = [name for name in names if name not in (*TASKS, _ALL)]
     if unknown:
-        raise InputError(f"task must be one of {', '.join(TASKS)}, or {_ALL}, but was {unknown[0]!r}.")
+        raise InputError(f"tasks must be one of {', '.join(TASKS)}, or {_ALL}, but was {unknown[0]!r}.")
     return refuse_unknown_tasks(TASKS if _ALL in names else names)
 
 
@@ -93,7 +93,7 @@ def _prepare(settings, tasks, method: str, store, out: Path, resume: bool, overw
             raise InputError(f"{str(folder)!r} holds a training already; pass --resume to go on with it, --overwrite "
                              "to replace it, or choose another --out.")
         if tuple(card["tasks"]) != tasks:
-            raise InputError(f"task must be what the training was begun with, {', '.join(card['tasks'])}, but was "
+            raise InputError(f"tasks must be what the training was begun with, {', '.join(card['tasks'])}, but was "
                              f"{', '.join(tasks)}; give the old ones, choose another --out, or --overwrite.")
         training_card.refuse_other_settings(card, settings)
         if _ended(folder, method):
