@@ -3,6 +3,9 @@ r"""What bridges and baselines are trained on: source and target of every task, 
 As in `allpet_gen.data`, what item ``(epoch, index)`` holds follows from the seed, the epoch and the index alone.
 """
 
+import hashlib
+import json
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,6 +18,7 @@ from allpet_gen.count_scaling import CountScaling
 from allpet_gen.data import apply_view, class_rows, draw_view, view_numbers
 from allpet_gen.source_attention import source_attention
 from allpet_gen.tasks import DOSE_FACTORS, TASKS, dose_number, task_tokens
+from allpet_gen.training_card import store_digest
 from allpet_gen.translator import SLOTS, SinogramTranslator, refuse_unknown_tasks, slots_used
 from allpet_physics.counts import thin
 from allpet_physics.errors import InputError
@@ -22,7 +26,7 @@ from allpet_physics.geometry import ParallelGeometry
 
 TARGETS = ("expected", "counts")
 _DRAW = 3
-_NO_ARRAYS = ("tracers", "geometry")
+_NO_ARRAYS = ("tracers", "geometry", "origin")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +47,8 @@ class PairSet:
     patients : ndarray of int, shape (n,)
     tracers : tuple of str
     geometry : ParallelGeometry
+    origin : str
+        `pair_origin` of what it was read from; empty where that is not known.
     """
 
     counts: np.ndarray
@@ -53,9 +59,17 @@ class PairSet:
     patients: np.ndarray
     tracers: tuple[str, ...]
     geometry: ParallelGeometry
+    origin: str = ""
 
     def __len__(self) -> int:
         return len(self.counts)
+
+
+def pair_origin(cohort, per_region: int, split: str = "train") -> str:
+    """Return what `read_pair_set` would read, as text: sets of the same text are the same."""
+    slices = hashlib.sha256(np.asarray(cohort.samples, np.int64).tobytes()).hexdigest()
+    return json.dumps({"store": store_digest(cohort), "slices": slices, "tracers": list(cohort.tracers),
+                       "split": split, "per_region": per_region})
 
 
 def read_pair_set(cohort, per_region: int, split: str = "train", progress: Callable = iter) -> PairSet:
@@ -93,7 +107,7 @@ def read_pair_set(cohort, per_region: int, split: str = "train", progress: Calla
                 unattenuated[places, t, f] = study.unattenuated(tracer, frame)[kept]
                 attention[places, t, f] = np.rint(255 * source_attention(scan.prompts[kept], part.geometry))
     return PairSet(counts, expected, unattenuated, attention, part.regions[rows], part.patients[rows], part.tracers,
-                   part.geometry)
+                   part.geometry, pair_origin(cohort, per_region, split))
 
 
 @dataclass(frozen=True)
@@ -225,7 +239,8 @@ def save_pair_set(pairs: PairSet, path) -> None:
     partial = path.with_name(f".{path.name}")
     arrays = {field.name: getattr(pairs, field.name) for field in fields(pairs) if field.name not in _NO_ARRAYS}
     with partial.open("wb") as file:
-        np.savez(file, **arrays, tracers=np.array(pairs.tracers), **pairs.geometry.to_dict())
+        np.savez(file, **arrays, tracers=np.array(pairs.tracers), origin=np.array(pairs.origin),
+                 **pairs.geometry.to_dict())
     partial.rename(path)
 
 
@@ -238,11 +253,12 @@ def load_pair_set(path) -> PairSet:
         A file that is none, or cut short.
     """
     try:
-        with np.load(path) as file:
+        with Path(path).open("rb") as stream, np.load(stream) as file:  # numpy leaves what it opened and cannot read
             arrays = {name: file[name] for name in file.files}
-        tracers = tuple(arrays.pop("tracers").tolist())
+        tracers, origin = tuple(arrays.pop("tracers").tolist()), str(arrays.pop("origin", ""))
         kept = {field.name: arrays.pop(field.name) for field in fields(PairSet) if field.name not in _NO_ARRAYS}
-        return PairSet(**kept, tracers=tracers, geometry=ParallelGeometry(**{k: v.tolist() for k, v in arrays.items()}))
-    except (OSError, ValueError, KeyError, EOFError, TypeError) as error:
+        geometry = ParallelGeometry(**{name: value.tolist() for name, value in arrays.items()})
+        return PairSet(**kept, tracers=tracers, geometry=geometry, origin=origin)
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(f"{str(path)!r} must be a file of pairs, but cannot be read ({type(error).__name__}); delete "
                          "it, and it is made again.") from None

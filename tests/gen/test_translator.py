@@ -183,7 +183,7 @@ def test_tasks_that_it_was_not_made_for_are_refused():
     with pytest.raises(InputError, match="task must be one that the model was trained for, low-dose, delayed-frame, "
                                          "but was 'tracer-conversion'; train one"):
         network.target_scale("tracer-conversion")
-    with pytest.raises(InputError, match="task must be one of low-dose.*but was 'sharpen'"):
+    with pytest.raises(InputError, match=r"task must be one of low-dose.*but was 'sharpen'"):
         network.target_scale("sharpen")
 
 
@@ -191,9 +191,9 @@ def test_names_of_tasks_are_put_in_order():
     assert refuse_unknown_tasks(["delayed-frame", "low-dose", "low-dose"]) == ("low-dose", "delayed-frame")
     assert refuse_unknown_tasks(iter(TASKS)) == tuple(TASKS)
     assert refuse_unknown_tasks("low-dose") == ("low-dose",)
-    with pytest.raises(InputError, match="tasks must name at least one of low-dose.*but were none"):
+    with pytest.raises(InputError, match=r"tasks must name at least one of low-dose.*but were none"):
         refuse_unknown_tasks([])
-    with pytest.raises(InputError, match="task must be one of low-dose.*but was 'sharpen'"):
+    with pytest.raises(InputError, match=r"task must be one of low-dose.*but was 'sharpen'"):
         refuse_unknown_tasks(["low-dose", "sharpen"])
 
 
