@@ -11,6 +11,7 @@ _ROOMS = {
     "SinogramAutoencoder": "autoencoder",
     "SinogramDenoiser": "denoiser",
     "SinogramGenerationPipeline": "pipelines",
+    "SinogramBridgePipeline": "translation_pipelines",
     "ProjectionLayer": "projection_layer",
     "BridgeScheduler": "bridge_scheduler",
     "RangeGuidance": "guidance",

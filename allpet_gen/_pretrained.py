@@ -15,29 +15,39 @@ from allpet_physics.geometry import ParallelGeometry
 #: Of the layout and the meaning of the files of a model; raised when an older model would be read wrongly.
 MODEL_FORMAT = 1
 CARD = "allpet.json"
+#: What the folders of shipped models begin with, by the class of their pipeline.
+KINDS = MappingProxyType({"SinogramGenerationPipeline": "", "SinogramBridgePipeline": "bridge-",
+                          "UNetPipeline": "unet-"})
 
 
-def shipped_models() -> tuple[str, ...]:
-    """Return the names of the models that come with the package."""
-    folder = Path(str(files("allpet_gen"))) / "pretrained"
-    return tuple(sorted(path.name for path in folder.glob("*/") if (path / "model_index.json").exists()))
+def shipped_models(kind: str = "SinogramGenerationPipeline") -> tuple[str, ...]:
+    """Return the names of the models of a kind that come with the package."""
+    found = [path for path in _shipped().glob("*/") if pipeline_class(path) == kind]
+    return tuple(sorted(path.name.removeprefix(KINDS[kind]) for path in found))
 
 
-def model_folder(name) -> Path:
-    """Return the folder of a shipped model, or the user's own.
+def model_folder(name, kind: str = "SinogramGenerationPipeline") -> Path:
+    """Return the folder of a shipped model of a kind, or the user's own.
 
     Raises
     ------
     InputError
         Neither a name nor a folder with a model.
     """
-    folder = Path(str(files("allpet_gen"))) / "pretrained" / str(name)
-    if str(name) not in shipped_models():
-        folder = Path(str(name))
+    names = shipped_models(kind)
+    folder = _shipped() / f"{KINDS[kind]}{name}" if str(name) in names else Path(str(name))
     if not (folder / "model_index.json").is_file():
-        raise InputError(f"model must be one of {', '.join(shipped_models()) or '(none is shipped)'}, or a folder that "
+        raise InputError(f"model must be one of {', '.join(names) or '(none is shipped)'}, or a folder that "
                          f"save_pretrained or allpet train wrote, but was {str(name)!r}.")
     return folder
+
+
+def pipeline_class(folder: Path) -> str | None:
+    """Return the name of the class of the pipeline in a folder; None where there is none, or none that can be read."""
+    try:
+        return json.loads((Path(folder) / "model_index.json").read_text(encoding="utf-8"))["_class_name"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 class PretrainedPipeline:
@@ -65,11 +75,17 @@ class PretrainedPipeline:
         Raises
         ------
         InputError
-            No such model; files that are absent, cut short, of another network or of another version.
+            No such model, or one of another kind; files that are absent, cut short, of another network or of another
+            version.
         """
         from safetensors import SafetensorError
 
-        folder = model_folder(name)
+        known = [base.__name__ for base in cls.__mro__]
+        folder = model_folder(name, next(base for base in known if base in KINDS))
+        found = pipeline_class(folder)
+        if found is not None and found not in known:
+            raise InputError(f"model must be one for {cls.__name__}, but {str(name)!r} is one for {found}; load it "
+                             "with that, or give another.")
         card = read_card(folder)
         try:
             with _quiet():
@@ -154,6 +170,10 @@ def model_digests(folder: Path) -> dict[str, str]:
     found += [path for part in parts for path in sorted((folder / part).glob("*"))
               if path.suffix in (".json", ".safetensors")]
     return {path.relative_to(folder).as_posix(): digest(path)["sha256"] for path in found}
+
+
+def _shipped() -> Path:
+    return Path(str(files("allpet_gen"))) / "pretrained"
 
 
 def _not_loadable(folder: Path, error: Exception) -> InputError:
