@@ -56,10 +56,11 @@ def translation_picture(path, columns: Sequence[Column], geometry: ParallelGeome
             for column in columns:
                 of = min(k, column.sinograms.shape[1] - 1)
                 sinogram = column.sinograms[i, of]
-                first = ", ".join(text for text in (names[i], target) if text) if column is columns[0] else ""
-                total = f"{sinogram.sum(dtype=np.float64):,.0f} counts" if column.totals else ""
-                panels.append(Panel(sinogram, None if column.images is None else column.images[i, of], column.title,
-                                    tuple(text for text in (first, total) if text), f"{i} {k}", column.scale))
+                lines = [names[i]] if column is columns[0] else []
+                lines += [f"{sinogram.sum(dtype=np.float64):,.0f} counts"] if column.totals else []
+                heading = f"{column.title}, {target}" if target and column.sinograms.shape[1] > 1 else column.title
+                panels.append(Panel(sinogram, None if column.images is None else column.images[i, of], heading,
+                                    tuple(lines), f"{i} {k}", column.scale))
     contact_sheet(path, panels, geometry, columns=len(columns), beside=True, title=title,
                   subtitle=subtitle, image_unit=image_unit)
 

@@ -178,10 +178,14 @@ def write_picture(path: Path, source, task, like, found: Found, settings: dict, 
     if source.truth is not None:
         truth = source.truth.reshape(found.expected.shape)
         columns.append(Column("truth", truth, images_of(truth), "counts"))
-    several = f"mean and standard deviation of {settings['n_samples']} samples" if found.spread is not None else \
-        "one estimate, no samples"
+    about = [f"Translation and spread are the mean and standard deviation of {settings['n_samples']} samples, seed "
+             f"{settings['seed']}." if found.spread is not None else "One estimate without samples.",
+             "Made by a model that was trained on simulated patients alone."]
+    if found.images is not None:
+        about.append("Images are not corrected for attenuation, scatter or randoms."
+                     + ("" if task.attenuated else " The translated counts hold none of these."))
     translation_picture(path, columns, like.geometry, source.names, targets, title=f"Translation: {task.name}",
-                        subtitle=f"{several}; seed {settings['seed']}", image_unit=like.unit_of_images)
+                        subtitle=" ".join(about), image_unit=like.unit_of_images)
 
 
 def compared(source, task, found: Found, settings: dict, targets) -> dict | None:

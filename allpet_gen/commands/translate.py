@@ -125,8 +125,9 @@ def command(ctx, sinograms, task, out, model, kind, roi, gate_strength, n_sample
             write_record(staging / results.RECORD, record)
     line.warn(noticed)
     report = record | {"result": "done", "folder": str(out), "files": [*files, results.RECORD], "exit_code": 0}
-    line.finish(report, [*results.lines(record), f"written  {', '.join([*files, results.RECORD])} in {out}"], as_json,
-                quiet)
+    shown = [name for name in report["files"] if not name.startswith("sample_")]
+    samples = f" and {len(report['files']) - len(shown)} of samples" if len(report["files"]) > len(shown) else ""
+    line.finish(report, [*results.lines(record), f"written  {', '.join(shown)}{samples} in {out}"], as_json, quiet)
 
 
 def _read(given, path, task, options: dict):

@@ -194,11 +194,11 @@ def test_another_geometry_is_resampled_with_a_warning_or_refused(place, tmp_path
     assert not (tmp_path / "n").exists()
 
 
-def disc(affine, shape, radius_mm=120.0):
-    """Return a mask of a disc around the patient's origin on some grid."""
+def disc(affine, shape, radius_mm=90.0):
+    """Return a mask of a disc 80 mm to the patient's right and 40 mm behind the middle, on some grid."""
     i, j = np.meshgrid(*(np.arange(n) for n in shape[:2]), indexing="ij")
     x, y = (affine[a, a] * index + affine[a, 3] for a, index in ((0, i), (1, j)))
-    mask = np.broadcast_to((np.hypot(x, y) < radius_mm)[..., None], shape)
+    mask = np.broadcast_to((np.hypot(x - 80, y + 40) < radius_mm)[..., None], shape)
     return Volume(mask.astype(np.uint8), affine, "mask")
 
 
@@ -218,6 +218,11 @@ def test_a_region_moves_what_is_made_and_must_lie_on_the_image(place, made, tmp_
         record = json.loads((tmp_path / name / "record.json").read_text())
         assert record["settings"]["gate_strength"] == 0.25
     assert record["region"] == {"roi": "auto"}
+    right, behind = -GEOMETRY.x, -GEOMETRY.y[:, None]
+    low, pipe = read_sinogram(place / "low.npz"), SinogramBridgePipeline.from_pretrained(place / "m" / "bridge")
+    direct = pipe(low.data, task="low-dose", dose_factor=10, tracer="FDG", region="brain", steps=2, n_samples=3, seed=4,
+                  roi=np.hypot(right - 80, behind - 40) < 90, gate_strength=0.25)
+    np.testing.assert_array_equal(estimates["same"], direct.expected)
     for name in ("same", "auto"):
         assert np.abs(estimates[name] - estimates["none"]).max() > 1e-3 * estimates["none"].max()
     np.testing.assert_allclose(estimates["fine"], estimates["same"], rtol=0.2, atol=0.02 * estimates["same"].max())
