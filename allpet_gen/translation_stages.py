@@ -1,10 +1,12 @@
 """The training of translations, from a store to a folder: a bridge, or one of the baselines, for any set of tasks."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 
+from allpet_gen.baselines.cyclegan import CycleGANObjective
 from allpet_gen.bridge_schedule import latent_statistics
 from allpet_gen.bridge_scheduler import BridgeScheduler
 from allpet_gen.pairs import (
@@ -13,32 +15,37 @@ from allpet_gen.pairs import (
     load_pair_set,
     measured_latents,
     measured_scales,
+    pair_origin,
     read_pair_set,
     save_pair_set,
 )
+from allpet_gen.tasks import DOSE_FACTORS, TASKS
 from allpet_gen.training import TrainingSettings, train
 from allpet_gen.translation_objectives import BridgeObjective, RegressionObjective, Translation
 from allpet_gen.translator import SinogramTranslator
 from allpet_physics.errors import InputError
 
-METHODS = ("bridge", "unet")
+METHODS = ("bridge", "unet", "cyclegan")
 #: What one channel's mean and deviation are measured on.
 _MEASURED = 600
 
 
 def read_pair_sets(cohort, settings: Mapping, out, progress: Callable = iter) -> tuple[PairSet, PairSet]:
-    """Return the pairs for training and validation; they are kept in `out`, for making them takes minutes."""
+    """Return the pairs for training and validation; they are kept in `out`, for making them takes minutes.
+
+    Kept ones that are of another store or of other settings are made again.
+    """
     per_region = settings["data"]["per_region"]
     held = max(1, settings["training"]["validation"] // 15)
     sets = []
     for split, n in (("train", per_region), ("validation", held)):
         path = Path(out) / f"pairs-{split}.npz"
-        if path.is_file():
-            sets.append(load_pair_set(path))
-        else:
-            sets.append(read_pair_set(cohort, n, split, progress))
+        pairs = load_pair_set(path) if path.is_file() else None
+        if pairs is None or pairs.origin != pair_origin(cohort, n, split):
+            pairs = read_pair_set(cohort, n, split, progress)
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_pair_set(sets[-1], path)
+            save_pair_set(pairs, path)
+        sets.append(pairs)
     return sets[0], sets[1]
 
 
@@ -53,6 +60,7 @@ def new_translator(pairs: PairSet, tasks, settings: Mapping) -> SinogramTranslat
 
     raw = built(0.0, 1.0)
     z = measured_latents(raw, _dataset(pairs, raw, settings), _MEASURED)["target"]
+    # Rounded: sums of another number of threads differ in their last bits, and a resumed training must not.
     return built(float(z.mean()), float(z.std()))
 
 
@@ -74,6 +82,9 @@ def new_objective(method: str, network: SinogramTranslator, pairs: PairSet, sett
         return BridgeObjective(network, settings["told"], new_scheduler(network, pairs, settings))
     if method == "unet":
         return RegressionObjective(network, settings["told"])
+    if method == "cyclegan":
+        torch.manual_seed(settings["training"]["seed"] + 1)  # of the way back and of the discriminators
+        return CycleGANObjective(network, settings["told"], settings["cyclegan"])
     raise InputError(f"method must be one of {', '.join(METHODS)}, but was {method!r}.")
 
 
@@ -94,12 +105,52 @@ def train_translation(method: str, sets: tuple[PairSet, PairSet], tasks, setting
         Checkpoints and logs go to ``<out>/<method>-training``.
     **options
         Of `allpet_gen.training.train`.
+
+    Raises
+    ------
+    InputError
+        An unknown method or task, a task of two tracers for a store of one.
     """
+    if method not in METHODS:
+        raise InputError(f"method must be one of {', '.join(METHODS)}, but was {method!r}.")
     how = TrainingSettings.of(settings["training"], method)
     network = new_translator(sets[0], tasks, settings)
     objective = new_objective(method, network, sets[0], settings)
     datasets = [_dataset(pairs, network, settings) for pairs in sets]
     return train(objective, datasets[0], how, Path(out) / f"{method}-training", validation=datasets[1], **options)
+
+
+def save_translation(objective: Translation, method: str, folder, card: Mapping) -> None:
+    """Make a folder one that `SinogramBridgePipeline` or `UNetPipeline` loads; other files in it stay.
+
+    Parameters
+    ----------
+    objective : Translation
+        Of `train_translation`.
+    method : str
+        One of `METHODS`.
+    folder : path-like
+    card : mapping
+        Of `new_translation_card`; the model says from it what it was trained on.
+    """
+    from allpet_gen.baselines.unet import UNetPipeline
+    from allpet_gen.translation_pipelines import SinogramBridgePipeline
+
+    network = objective.network.cpu()
+    pipeline = SinogramBridgePipeline(network, objective.scheduler) if method == "bridge" else UNetPipeline(network)
+    said = {name: card[name] for name in ("method", "tasks", "tracers", "regions")}
+    if any(TASKS[task].dose for task in card["tasks"]):
+        said["dose_factors"] = list(DOSE_FACTORS)
+    folder = Path(folder)
+    partial = folder / ".pipeline"
+    shutil.rmtree(partial, ignore_errors=True)
+    pipeline.save_pretrained(partial, card=said)
+    # model_index.json comes last: with it the folder is a model.
+    for entry in sorted(partial.iterdir(), key=lambda path: path.name == "model_index.json"):
+        if (folder / entry.name).is_dir():
+            shutil.rmtree(folder / entry.name)
+        entry.replace(folder / entry.name)
+    partial.rmdir()
 
 
 def _dataset(pairs: PairSet, network: SinogramTranslator, settings: Mapping) -> PairDataset:
