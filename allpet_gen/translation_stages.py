@@ -61,7 +61,7 @@ def new_translator(pairs: PairSet, tasks, settings: Mapping) -> SinogramTranslat
     raw = built(0.0, 1.0)
     z = measured_latents(raw, _dataset(pairs, raw, settings), _MEASURED)["target"]
     # Rounded: sums of another number of threads differ in their last bits, and a resumed training must not.
-    return built(float(z.mean()), float(z.std()))
+    return built(*(float(f"{value:.6g}") for value in (z.double().mean(), z.double().std())))
 
 
 def new_scheduler(network: SinogramTranslator, pairs: PairSet, settings: Mapping) -> BridgeScheduler:
