@@ -16,15 +16,8 @@ from allpet_physics.errors import GeometryError, InputError
 
 SQUARE = ParallelGeometry(32, 32, 2.0, (32, 32), 2.0)
 LONG = ParallelGeometry(48, 32, 2.0, (24, 20), 2.5, 2 * np.pi)
+pytestmark = pytest.mark.usefixtures("one_thread")
 TINY = {"patch": 2, "block_out_channels": (8, 16), "latent_channels": 3, "norm_num_groups": 4}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make(geometry=SQUARE, seed=0, **changes):

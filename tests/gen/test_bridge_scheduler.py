@@ -14,15 +14,8 @@ from allpet_gen.bridge_scheduler import BridgeScheduler
 from allpet_physics.errors import InputError
 
 KINDS = ("vp", "ve")
+pytestmark = pytest.mark.usefixtures("one_thread")
 SHAPE = (3, 2, 4, 4)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def generator(seed=0):

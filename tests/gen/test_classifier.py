@@ -13,6 +13,7 @@ from allpet_gen.evaluation.classifier import (
 )
 from allpet_physics.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 TRACERS, REGIONS = ("one spot", "two spots"), ("narrow", "wide")
 
 
@@ -33,14 +34,6 @@ def scans(rng, n, total=60_000):
 def train(seed=0, epochs=6, **settings):
     rng = np.random.default_rng(4)
     return train_classifier(*scans(rng, 320), *scans(rng, 64), seed=seed, epochs=epochs, width=8, **settings)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -4,27 +4,20 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-torch = pytest.importorskip("torch")
+from allpet_gen import data as data_module
+from allpet_gen.data import LatentDataset, StepSampler, encode_views, read_class_set, view_numbers
+from allpet_gen.prompts import Prompt
+from allpet_gen.stages import check_cohort, check_planned
+from allpet_gen.stored_counts import StoredCounts
+from allpet_physics.errors import GeometryError, InputError
+from allpet_physics.simulation.cohort import cohort_parameters, write_cohort
+from allpet_physics.simulation.cohort_reader import read_cohort
 
-from allpet_gen import data as data_module  # noqa: E402
-from allpet_gen.data import LatentDataset, StepSampler, encode_views, read_class_set, view_numbers  # noqa: E402
-from allpet_gen.prompts import Prompt  # noqa: E402
-from allpet_gen.stages import check_cohort, check_planned  # noqa: E402
-from allpet_gen.stored_counts import StoredCounts  # noqa: E402
-from allpet_physics.errors import GeometryError, InputError  # noqa: E402
-from allpet_physics.simulation.cohort import cohort_parameters, write_cohort  # noqa: E402
-from allpet_physics.simulation.cohort_reader import read_cohort  # noqa: E402
-
-from .training_helpers import (  # noqa: E402
-    GEOMETRY,
-    composite_dataset,
-    random_class_set,
-    tiny_autoencoder,
-    tiny_settings,
-)
+from .training_helpers import GEOMETRY, tiny_autoencoder, tiny_composites, tiny_settings
 
 SPLIT = {"train": [0, 1, 2, 3], "validation": [4, 5], "test": [6, 7]}
 
@@ -97,7 +90,7 @@ def test_where_one_is_wanted_already_no_setting_is_to_be_lowered():
 
 
 def test_an_item_is_a_composite_that_follows_from_its_key():
-    dataset = composite_dataset(tiny_settings(), random_class_set())
+    _, _, dataset = tiny_composites()
     first = dataset[3, 2]
     dataset[0, 1]
     assert torch.equal(dataset[3, 2], first)
@@ -111,9 +104,8 @@ def test_an_item_is_a_composite_that_follows_from_its_key():
 
 
 def test_without_composites_an_item_is_the_sinogram():
-    settings, data = tiny_settings(**{"data.composite": False, "augmentation.mirror": 0.0,
-                                      "augmentation.rotation_deg": 0.0}), random_class_set()
-    dataset = composite_dataset(settings, data)
+    _, data, dataset = tiny_composites(**{"data.composite": False, "augmentation.mirror": 0.0,
+                                          "augmentation.rotation_deg": 0.0})
     assert dataset[0, 1].shape == (1, 16, 16)
     torch.testing.assert_close(dataset.scaling.decode(dataset[0, 1])[0], torch.from_numpy(data.counts[1]).float(),
                                rtol=1e-4, atol=1e-3)
@@ -132,8 +124,8 @@ def test_views_stay_within_the_settings_and_are_told():
 
 
 def test_latents_of_all_views_are_standardised_by_what_is_returned():
-    settings, data = tiny_settings(), random_class_set()
-    model, dataset = tiny_autoencoder(settings, data), composite_dataset(settings, data)
+    settings, data, dataset = tiny_composites()
+    model = tiny_autoencoder(settings, data)
     found = encode_views(model, dataset, 3, batch=4)
     assert found["mean"].shape == (6, 3, *model.latent_shape)
     assert not found["views"][:, 0].any()

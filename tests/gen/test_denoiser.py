@@ -16,15 +16,8 @@ from allpet_gen.wrap_padding import WrapConv2d, WrapDownsample
 from allpet_physics.errors import GeometryError, InputError
 
 SHAPE = (3, 8, 16)
+pytestmark = pytest.mark.usefixtures("one_thread")
 TINY = {"block_out_channels": (8, 16, 16), "token_dim": 12, "attention_head_dim": 2, "norm_num_groups": 4}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def normal(*shape, seed=0):

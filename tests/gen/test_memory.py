@@ -3,37 +3,27 @@
 import gc
 from functools import lru_cache
 
+import numpy as np
 import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("diffusers")
-
-import numpy as np  # noqa: E402
-from diffusers import UNet2DConditionModel  # noqa: E402
-from torch import nn  # noqa: E402
-from torch.profiler import ProfilerActivity, profile  # noqa: E402
-
-from allpet_gen import _free_memory, memory  # noqa: E402
-from allpet_gen.memory import (  # noqa: E402
+from allpet_gen import _free_memory, memory
+from allpet_gen.memory import (
     MemoryCount,
     available_memory,
     count_training_memory,
     require_memory,
     training_memory,
 )
-from allpet_gen.settings import read_settings  # noqa: E402
-from allpet_physics import ParallelGeometry  # noqa: E402
-from allpet_physics._memory import physical_memory  # noqa: E402
-from allpet_physics.errors import InputError  # noqa: E402
+from allpet_gen.settings import read_settings
+from allpet_physics import ParallelGeometry
+from allpet_physics._memory import physical_memory
+from allpet_physics.errors import InputError
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Kernels take scratch memory for each thread, which no count sees."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def convolutions():

@@ -11,17 +11,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
-torch = pytest.importorskip("torch")
+from allpet_gen.checkpoints import checkpoints, latest_checkpoint
+from allpet_gen.training_card import store_digest
+from allpet_gen.training_log import read_losses
+from allpet_physics.cli import cli
+from allpet_physics.simulation.cohort import cohort_parameters, write_cohort
+from allpet_physics.simulation.cohort_reader import read_cohort
 
-from allpet_gen.checkpoints import checkpoints, latest_checkpoint  # noqa: E402
-from allpet_gen.training_card import store_digest  # noqa: E402
-from allpet_gen.training_log import read_losses  # noqa: E402
-from allpet_physics.cli import cli  # noqa: E402
-from allpet_physics.simulation.cohort import cohort_parameters, write_cohort  # noqa: E402
-from allpet_physics.simulation.cohort_reader import read_cohort  # noqa: E402
+from .training_helpers import loss_lines
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).resolve().parents[2]
 SPLIT = {"train": [0, 1, 2], "validation": [3, 4, 5]}
 #: Networks of some thousand weights, four steps each.
@@ -59,15 +61,6 @@ batch = 2
 """
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread(place):
-    """Sums of several threads differ in their last bits from those of one; numba, started by then, changes them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def train(*arguments):
     return CliRunner().invoke(cli, ["train", *(str(a) for a in arguments)])
 
@@ -94,8 +87,7 @@ def trained(place, given):
 
 
 def losses(out, stage):
-    lines = (out / f"{stage}-training" / "losses.csv").read_text().splitlines()
-    return [line for line in lines if ",validation," not in line]
+    return loss_lines(out / f"{stage}-training")
 
 
 def test_it_leaves_a_model_and_a_card_that_says_how(trained, place):

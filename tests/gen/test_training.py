@@ -12,47 +12,24 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
+from allpet_gen import checkpoints
+from allpet_gen.training import Averages, TrainingError, TrainingSettings, TrainingStopped, train
+from allpet_gen.training_log import read_losses
+from allpet_physics.errors import InputError
 
-from allpet_gen import checkpoints  # noqa: E402
-from allpet_gen.training import Averages, TrainingError, TrainingSettings, TrainingStopped, train  # noqa: E402
-from allpet_gen.training_log import read_losses  # noqa: E402
-from allpet_physics.errors import InputError  # noqa: E402
+from .training_helpers import Fit, Latents, Points, autoencoder_objective, denoiser_objective, tiny_composites
+from .training_helpers import loss_lines as losses
 
-from .training_helpers import (  # noqa: E402
-    Fit,
-    Latents,
-    Points,
-    autoencoder_objective,
-    composite_dataset,
-    denoiser_objective,
-    random_class_set,
-    tiny_settings,
-)
-
+pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).resolve().parents[2]
 HOW = {"steps": 12, "batch": 4, "learning_rate": 1e-2, "warmup": 3}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Sums of several threads differ in their last bits from those of one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def stop_after(n):
     calls = []
     return lambda: calls.append(1) or len(calls) == n
-
-
-def losses(out):
-    """Return the rows of the table without validation, whose steps follow the clock."""
-    lines = (out / "losses.csv").read_text().splitlines()
-    return [line for line in lines if ",validation," not in line]
 
 
 def flip_a_byte(path):
@@ -84,8 +61,7 @@ def test_a_resumed_training_is_the_unbroken_one_bit_for_bit(tmp_path, changes):
 
 
 def test_what_worker_processes_make_is_the_same(tmp_path):
-    settings, data = tiny_settings(), random_class_set()
-    composites = composite_dataset(settings, data)
+    settings, data, composites = tiny_composites()
     for workers in (0, 1):
         how = TrainingSettings(steps=3, batch=2, learning_rate=1e-3, workers=workers)
         train(autoencoder_objective(settings, data), composites, how, tmp_path / str(workers))
@@ -324,8 +300,7 @@ def test_float16_without_a_gpu_is_refused(tmp_path):
 
 def test_the_networks_learn_with_checkpointing_as_without(tmp_path):
     """Both objectives; gradient checkpointing computes again what it did not keep, so losses are the same."""
-    settings, data = tiny_settings(), random_class_set()
-    composites = composite_dataset(settings, data)
+    settings, data, composites = tiny_composites()
     for objective, dataset, name in ((autoencoder_objective, composites, "a"), (denoiser_objective, Latents(), "d")):
         for checkpointing in (False, True):
             how = TrainingSettings(steps=8, batch=4, learning_rate=3e-3, gradient_checkpointing=checkpointing)
@@ -337,8 +312,7 @@ def test_the_networks_learn_with_checkpointing_as_without(tmp_path):
 
 
 def test_an_adversarial_term_trains_both_parts_and_resumes(tmp_path):
-    settings, data = tiny_settings(**{"autoencoder_loss.adversarial": 0.5}), random_class_set()
-    composites = composite_dataset(settings, data)
+    settings, data, composites = tiny_composites(**{"autoencoder_loss.adversarial": 0.5})
     how = TrainingSettings(steps=4, batch=2, learning_rate=1e-3, accumulation=2)
 
     def run(out, **options):
@@ -360,7 +334,6 @@ def test_an_adversarial_term_trains_both_parts_and_resumes(tmp_path):
 
 
 def test_tensorboard_has_every_loss(tmp_path):
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     begun(tmp_path)

@@ -66,8 +66,11 @@ def tiny_autoencoder(settings, data):
                                channels=3 if settings["data"]["composite"] else 1, **settings["autoencoder"])
 
 
-def composite_dataset(settings, data):
-    return CompositeDataset(data, tiny_autoencoder(settings, data), settings["masks"], settings["augmentation"], 0)
+def tiny_composites(**changes):
+    """Return settings, a class set, and the dataset of its composites."""
+    settings, data = tiny_settings(**changes), random_class_set()
+    return settings, data, CompositeDataset(data, tiny_autoencoder(settings, data), settings["masks"],
+                                            settings["augmentation"], 0)
 
 
 def autoencoder_objective(settings, data):
@@ -78,6 +81,12 @@ def denoiser_objective(settings):
     torch.manual_seed(0)
     denoiser = SinogramDenoiser((4, 4, 4), GEOMETRY.arc, **settings["denoiser"])
     return DenoiserObjective(denoiser, settings["diffusion"], torch.zeros(4, 1, 1), torch.ones(4, 1, 1))
+
+
+def loss_lines(folder):
+    """Return the rows of a training's table without validation, whose steps follow the clock."""
+    lines = (folder / "losses.csv").read_text().splitlines()
+    return [line for line in lines if ",validation," not in line]
 
 
 class Latents(Dataset):
