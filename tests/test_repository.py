@@ -30,14 +30,43 @@ def test_the_version_stands_in_pyproject_alone():
             assert not re.search(rf"__version__\s*=(?!=)|\b[vV]ersion\s*=\s*[\"']{re.escape(version)}[\"']", text), path
 
 
-def test_the_readme_names_both_commands_and_only_files_that_exist():
+def test_the_readme_names_both_commands():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "make demo" in text
     assert "make test" in text
-    targets = re.findall(r"\]\(([^)#]+)\)", text)
-    assert targets
-    for target in targets:
-        assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def link_targets(text):
+    """Return where the links and images of a page of Markdown lead, without code, in which brackets are no links."""
+    text = re.sub(r"^```.*?^```|`[^`\n]*`", "", text, flags=re.MULTILINE | re.DOTALL)
+    inline = re.findall(r"\]\(\s*<?([^\s)>]+)", text)
+    defined = re.findall(r"^ {0,3}\[[^\]]+\]:\s*<?([^\s>]+)", text, re.MULTILINE)
+    return inline + defined + re.findall(r"<(?:a|img)\b[^>]*?(?:href|src)=[\"']([^\"']+)", text)
+
+
+def test_links_of_all_kinds_are_found():
+    page = """[a](one.md) ![b](two.png "title") [![c](three.png)](four.md#part) [d][d] <img alt="" src="five.png">
+`[no](code.md)`
+```
+[no](block.md)
+```
+[d]: <six.md>
+"""
+    assert link_targets(page) == ["one.md", "two.png", "three.png", "four.md#part", "six.md", "five.png"]
+
+
+@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", "CONVENTIONS.md", "docs/*.md",
+                                  "allpet_gen/pretrained/*/README.md"])
+def test_every_relative_link_leads_to_a_file_of_the_repository(page):
+    pages = sorted(ROOT.glob(page))
+    assert pages
+    for path in pages:
+        for target in link_targets(path.read_text(encoding="utf-8")):
+            if re.match(r"https?:|mailto:|#", target):
+                continue
+            found = (path.parent / target.partition("#")[0]).resolve()
+            assert found.is_relative_to(ROOT), f"{path.relative_to(ROOT)}: {target} leads out of the repository"
+            assert found.is_file(), f"{path.relative_to(ROOT)}: {target} leads nowhere"
 
 
 def test_the_python_of_the_readme_runs_as_it_stands(tmp_path):
