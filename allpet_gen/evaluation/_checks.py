@@ -1,5 +1,7 @@
 """The checks of the evaluation's doors: batches of counts, tables of features, groups of samples."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from allpet_physics._arrays import as_float_array
@@ -34,6 +36,12 @@ def as_batch(name: str, batch, *, minimum: int = 1) -> np.ndarray:
         raise InputError(f"{name} must vary within each of its {len(a)} items, but {flat.size} were empty or constant, "
                          f"the first at index {flat[0]} ({kind}); leave them out, and report how many there were.")
     return a
+
+
+def in_parts(extract: Callable, batch, size: int, *, minimum: int = 1) -> np.ndarray:
+    """Return the features of a batch, checked by `as_batch` and worked on `size` items at a time."""
+    batch = as_batch("batch", batch, minimum=minimum)
+    return np.concatenate([extract(batch[i:i + size]) for i in range(0, len(batch), size)])
 
 
 def same_shape(first_name: str, first: np.ndarray, second_name: str, second: np.ndarray) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from allpet_gen.evaluation._checks import as_batch
+from allpet_gen.evaluation._checks import in_parts
 from allpet_gen.evaluation.statistics_features import StatisticsFeatures
 from allpet_physics._arrays import as_positive_float, as_positive_int
 from allpet_physics.errors import InputError
@@ -82,11 +82,9 @@ class RandomCNN:
         InputError
             Another shape, under 32 rows or columns, NaN, Inf, negative values, empty or constant items.
         """
-        batch = as_batch("batch", batch, minimum=32)
-        with torch.inference_mode():
-            return np.concatenate([self._features(batch[i:i + self.batch_size])
-                                   for i in range(0, len(batch), self.batch_size)])
+        return in_parts(self._features, batch, self.batch_size, minimum=32)
 
+    @torch.inference_mode()
     def _features(self, batch: np.ndarray) -> np.ndarray:
         x = (self._tensor(batch) / self.scale).sqrt()[:, None]
         out = []
@@ -134,11 +132,9 @@ class EncoderFeatures:
             A batch as `RandomCNN` refuses it; an encoder that returns another number of items, another number of axes,
             NaN or Inf.
         """
-        batch = as_batch("batch", batch)
-        with torch.inference_mode():
-            return np.concatenate([self._latents(batch[i:i + self.batch_size])
-                                   for i in range(0, len(batch), self.batch_size)])
+        return in_parts(self._latents, batch, self.batch_size)
 
+    @torch.inference_mode()
     def _latents(self, batch: np.ndarray) -> np.ndarray:
         out = self.encode(batch)
         if not isinstance(out, (np.ndarray, torch.Tensor)):

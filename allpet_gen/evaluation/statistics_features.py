@@ -39,7 +39,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from allpet_gen.evaluation._checks import as_batch
+from allpet_gen.evaluation._checks import in_parts
 from allpet_gen.symmetry import extended
 from allpet_physics._arrays import as_positive_int
 from allpet_physics.errors import InputError
@@ -98,11 +98,10 @@ class StatisticsFeatures:
         InputError
             Another shape, under 32 rows or columns, NaN, Inf, negative values, empty or constant items.
         """
-        batch = as_batch("batch", batch, minimum=32)
-        return np.concatenate([self._statistics(batch[i:i + self.batch_size].astype(np.float64))
-                               for i in range(0, len(batch), self.batch_size)])
+        return in_parts(self._statistics, batch, self.batch_size, minimum=32)
 
     def _statistics(self, p: np.ndarray) -> np.ndarray:
+        p = p.astype(np.float64)
         moments = _sinogram_moments(p, self.arc) if self.domain == "sinogram" else _image_moments(p)
         root = np.sqrt(extended(p, self.arc) if self.domain == "sinogram" else p)
         return np.stack([*_first_order(p), *moments, *_spectrum(root), *_gradient(np.sqrt(p))], axis=1)
