@@ -84,8 +84,7 @@ class PretrainedPipeline:
         folder = model_folder(name, next(base for base in known if base in KINDS))
         found = pipeline_class(folder)
         if found is not None and found not in known:
-            raise InputError(f"model must be one for {cls.__name__}, but {str(name)!r} is one for {found}; load it "
-                             "with that, or give another.")
+            raise _other_kind(name, cls.__name__, found)
         card = read_card(folder)
         try:
             with _quiet():
@@ -150,8 +149,11 @@ def generator_limits(folder: Path) -> tuple[ParallelGeometry, int]:
     Raises
     ------
     InputError
-        A folder of another format, or without these files.
+        A folder of another kind of model, of another format, or without these files.
     """
+    found, wanted = pipeline_class(folder), "SinogramGenerationPipeline"
+    if found in KINDS and found != wanted:
+        raise _other_kind(folder, wanted, found)
     read_card(folder)
     try:
         autoencoder, scheduler = (json.loads((Path(folder) / name).read_text(encoding="utf-8"))
@@ -174,6 +176,11 @@ def model_digests(folder: Path) -> dict[str, str]:
 
 def _shipped() -> Path:
     return Path(str(files("allpet_gen"))) / "pretrained"
+
+
+def _other_kind(name, wanted: str, found: str) -> InputError:
+    return InputError(f"model must be one for {wanted}, but {str(name)!r} is one for {found}; load it with that, or "
+                      "give another.")
 
 
 def _not_loadable(folder: Path, error: Exception) -> InputError:

@@ -213,6 +213,14 @@ def test_what_can_be_known_is_refused_before_the_model_is_loaded(model, tmp_path
     assert not (tmp_path / "o").exists()
 
 
+def test_a_model_that_translates_is_named(tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "model_index.json").write_text('{"_class_name": "SinogramBridgePipeline"}')
+    result = generate("brain", "--model", tmp_path / "m", "--out", tmp_path / "o", "--quiet")
+    assert result.exit_code == 2
+    assert re.search("--model must be one for SinogramGenerationPipeline, .* SinogramBridgePipeline", result.stderr)
+
+
 def test_a_card_joins_the_classes_that_a_prompt_means():
     rng = np.random.default_rng(0)
     few, many = rng.poisson(2.0, (5, *GEOMETRY.sinogram_shape)), rng.poisson(9.0, (5, *GEOMETRY.sinogram_shape))
