@@ -158,7 +158,8 @@ def ablation_table(found: dict) -> str:
     lines = ["## What the parts are worth", "",
              f"64 × 64, {found['settings']['training.autoencoder.steps']} steps of the autoencoder and "
              f"{found['settings']['training.denoiser.steps']} of the denoiser for every variant, {found['count']} "
-             "drawn sinograms against held-out patients; random-cnn features. Floors in brackets.", "",
+             "drawn sinograms against held-out patients; random-cnn features. Floors in brackets. One training of each: a "
+             "difference between two rows that is smaller than the intervals above says nothing.", "",
              "| variant | Fréchet, sinograms | Fréchet, images | kernel, sinograms | kernel, images | "
              "precision, recall of sinograms |",
              "|---|---|---|---|---|---|"]
