@@ -124,9 +124,9 @@ def copies(found: dict) -> str:
 
     sides = ("generated", "held_out")
     lines = ["## Copies of training patients", "",
-             f"Distance to the nearest of {found['n_training']} training sinograms over all rotations and the mirror, with "
-             f"noise taken out. A copy is nearer than {100 * found['quantile']:.0f} % of held-out sinograms are; an "
-             "authentic one is further from its nearest than that one is from its own.", "",
+             f"Distance to the nearest of {found['n_training']} training sinograms over all rotations and the mirror, "
+             f"with noise taken out. A copy is nearer than {100 * found['quantile']:.0f} % of held-out sinograms are; "
+             "an authentic one is further from its nearest than that one is from its own.", "",
              f"| | {found['n_generated']} generated | {found['n_held_out']} held out, {found['n_held_out_patients']} "
              "patients |", "|---|---|---|"]
     lines += [f"| {name} | " + " | ".join(share(found[key][side]) for side in sides) + " |"
@@ -158,8 +158,8 @@ def ablation_table(found: dict) -> str:
     lines = ["## What the parts are worth", "",
              f"64 × 64, {found['settings']['training.autoencoder.steps']} steps of the autoencoder and "
              f"{found['settings']['training.denoiser.steps']} of the denoiser for every variant, {found['count']} "
-             "drawn sinograms against held-out patients; random-cnn features. Floors in brackets. One training of each: a "
-             "difference between two rows that is smaller than the intervals above says nothing.", "",
+             "drawn sinograms against held-out patients; random-cnn features. Floors in brackets. One training of "
+             "each: a difference between two rows that is smaller than the intervals above says nothing.", "",
              "| variant | Fréchet, sinograms | Fréchet, images | kernel, sinograms | kernel, images | "
              "precision, recall of sinograms |",
              "|---|---|---|---|---|---|"]
