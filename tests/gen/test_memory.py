@@ -122,8 +122,8 @@ def test_the_peak_is_near_the_one_that_the_allocator_saw(build, inputs, dtype, c
     if checkpointing:
         network.enable_gradient_checkpointing()
     count = counted(build, "no" if dtype is None else "bf16", checkpointing)
-    # Processors with matrix tiles keep bfloat16 copies in a layout of their own, for one layer at a time: a fifth of the
-    # peak of the few large convolutions here, less than a tenth of the U-Net's. They are not of the network.
+    # Processors with matrix tiles keep bfloat16 copies in a layout of their own, for one layer at a time: a fifth of
+    # the peak of the few large convolutions here, less than a tenth of the U-Net's. They are not of the network.
     scratch = 0.25 if dtype is not None and build is convolutions else 0.1
     ratio = (count.activations + count.workspace) / peak_of_a_real_step(network, inputs, dtype)
     assert 1 / (1 + scratch) <= ratio <= 1.1
