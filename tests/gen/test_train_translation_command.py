@@ -146,11 +146,12 @@ def test_methods_share_a_simulated_cohort_and_its_pairs(tmp_path):
 
 def test_a_killed_training_goes_on_with_the_losses_of_an_unbroken_one(store, tmp_path):
     out, how = tmp_path / "m", ["--task", "low-dose"]
-    program = "import torch; torch.set_num_threads(1)\nfrom allpet_physics.cli import main\nmain()"
+    program = "from allpet_physics.cli import main\nmain()"
     command = [sys.executable, "-c", program, "train", *quick(16, 40), "--store", store, "--out", out, *how,
                "--set", "training.checkpoint_minutes=0"]
     process = subprocess.Popen([str(c) for c in command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               env=os.environ | {"PYTHONWARNINGS": "ignore"})
+                               env=os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1",
+                                                 "NUMBA_NUM_THREADS": "1"})  # as one_thread here
     began = time.monotonic()
     while latest_checkpoint(out / "bridge-training") is None and time.monotonic() - began < 300:
         time.sleep(0.01)
