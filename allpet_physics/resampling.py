@@ -160,7 +160,10 @@ def _refuse_cut(y, source, target, max_lost):
     total = weight.sum(axis=1, keepdims=True)
     share = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
     cut = (source.fov_mm - target.fov_mm) / 2 / source.bin_mm
-    lost = share @ np.clip(cut - np.arange(share.shape[1]), 0, 1)
+    depth = cut - np.arange(share.shape[1])
+    if source.n_bins % 2:
+        depth[-1] *= 2  # of the middle bin each side has half
+    lost = share @ np.clip(depth, 0, 1)
     worst = int(lost.argmax())
     if lost[worst] <= max_lost:
         return

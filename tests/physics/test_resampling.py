@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from allpet_physics import ParallelGeometry, RadonOperator, describe_resampling, resample_sinogram
@@ -296,6 +296,7 @@ def test_a_target_too_small_for_the_object_is_refused_with_a_size_that_holds_it(
 
 
 @settings(max_examples=40, deadline=None)
+@example(3, 1, 0.25, 0)  # cut within the middle bin
 @given(st.integers(2, 40), st.integers(1, 40), st.floats(0.2, 0.99), st.integers(0, 99))
 def test_the_loss_that_is_refused_is_the_loss_there_would_be(n_source, n_target, narrower, seed):
     source, target = grid(6, n_source), grid(6, n_target, fov=narrower * FOV)
