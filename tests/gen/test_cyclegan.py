@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from allpet_gen.baselines.cyclegan import CycleGANObjective, ToldDiscriminator, without_pairs
+from allpet_gen.baselines.unet import UNetPipeline
+from allpet_gen.prompts import VOCABULARY
 from allpet_gen.tasks import TASKS
 from allpet_gen.training import TrainingSettings, TrainingStopped, train
 from allpet_gen.training_log import read_losses
@@ -234,6 +236,26 @@ def test_the_same_generator_gives_the_same_loss():
 def test_weights_out_of_range_are_refused(name, value):
     with pytest.raises(InputError, match=rf"cyclegan.{name} must be"):
         objective_of(**{name: value})
+
+
+# Its use
+
+@torch.no_grad()
+def test_the_way_there_is_a_network_that_the_unet_pipeline_asks(tmp_path):
+    objective = objective_of().eval()
+    UNetPipeline(objective.network).save_pretrained(tmp_path)
+    pipeline = UNetPipeline.from_pretrained(tmp_path)
+    task = list(TASKS).index("tracer-conversion") * len(PAIRS)
+    batch = rows(slice(task, task + 3))
+    source, start, _ = objective.encoded(batch)
+    z = objective.predict(source, start, tokens=batch["tokens"], numbers=batch["numbers"])
+    expected = (objective.shares(z) * batch["scale"][:, None, None, None])[:, 0]
+    names = [None, *VOCABULARY["tracer"]]
+    for counts, tokens, wanted, region in zip(batch["source"], batch["tokens"].tolist(), expected, PAIRS.regions,
+                                              strict=False):
+        out = pipeline(counts.numpy(), task="tracer-conversion", tracer=names[tokens[0]], other=names[tokens[3]],
+                       region=str(region))
+        torch.testing.assert_close(torch.from_numpy(out.expected).reshape(wanted.shape), wanted, rtol=1e-4, atol=1e-3)
 
 
 # Training
