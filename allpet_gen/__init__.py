@@ -12,6 +12,7 @@ _ROOMS = {
     "SinogramDenoiser": "denoiser",
     "SinogramGenerationPipeline": "pipelines",
     "SinogramBridgePipeline": "translation_pipelines",
+    "translate_unsupervised": "unsupervised",
     "ProjectionLayer": "projection_layer",
     "BridgeScheduler": "bridge_scheduler",
     "RangeGuidance": "guidance",

@@ -184,7 +184,7 @@ class SinogramGenerationPipeline(PretrainedPipeline, DiffusionPipeline):
                 draws = [torch.Generator(device=self.device).manual_seed(s) for s in seeds[part]]
                 z = randn_tensor((len(tokens), *self.autoencoder.latent_shape), generator=draws, device=self.device,
                                  dtype=torch.float32)
-            velocity = self._velocity(z, t, tokens, guidance, rescale, gate)
+            velocity = self.velocity(z, t, tokens, guidance=guidance, rescale=rescale, **gate)
             if guides:
                 velocity = self._guided(scheduler, guides, velocity, t, z)
             z = scheduler.step(velocity, t, z, generator=draws, **options).prev_sample
@@ -201,7 +201,9 @@ class SinogramGenerationPipeline(PretrainedPipeline, DiffusionPipeline):
         attention = project_roi(as_region(roi, self.geometry), self.geometry)
         return {"attention": torch.from_numpy(attention)[None, None].to(self.device), "gate_strength": strength}
 
-    def _velocity(self, z, t, tokens, guidance: float, rescale: float, gate: dict):
+    def velocity(self, z: torch.Tensor, t: torch.Tensor, tokens: torch.Tensor, *, guidance: float = 1.0,
+                 rescale: float = 0.0, **gate) -> torch.Tensor:
+        """Return what the denoiser predicts of noisy latents for tokens of prompts, steered as in a call; float32."""
         def predicted(z, tokens):
             return self.denoiser(z.to(self.denoiser.dtype), t, tokens, **gate).float()
 

@@ -23,13 +23,7 @@ WEIGHTS = {"cycle": 10.0, "identity": 5.0, "paired": 0.0}
 BATCH = batch_of(pair_dataset(PAIRS, tiny_translator(PAIRS)))
 ALONE = [not task.other for task in TASKS.values() for _ in range(len(PAIRS))]
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def generator(seed=0):

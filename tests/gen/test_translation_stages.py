@@ -33,18 +33,11 @@ SMALL = {"data.per_region": 3, "training.validation": 15, "network.block_out_cha
 SMALL |= {f"training.{method}.{name}": value for method in METHODS
           for name, value in {"steps": 30, "batch": 3, "warmup": 3, "learning_rate": 3e-3, "ema_decay": 0.8}.items()}
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def small(**changes):
     return read_settings("tiny", SMALL | changes, family="translation-")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Sums of several threads differ in their last bits from those of one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def made_cohort(path, **changes):
