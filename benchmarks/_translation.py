@@ -1,16 +1,18 @@
 """What measures of translations share: test items of a task, methods, images of sinograms."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from allpet_physics import osem
+from allpet_physics import bsrem, fbp, osem
 from allpet_physics.acquisition import AcquisitionModel
 from allpet_physics.point_spread import GaussianPSF
 from allpet_physics.radon import RadonOperator
 
 POST_FILTER_MM = 5.0
 ITERATIONS, SUBSETS = 2, 16
+#: Iterations and subsets of BSREM.
+BSREM = (8, 4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +41,16 @@ class Items:
 
     def __len__(self):
         return len(self.sources)
+
+    def part(self, rows):
+        """Return some of the items."""
+        alike = {"task", "options", "geometry"}
+        changed = {}
+        for name, value in vars(self).items():
+            if name not in alike and value is not None:
+                changed[name] = ({k: v[rows] for k, v in value.items()} if name == "masks" else
+                                 [value[i] for i in rows] if name == "said" else value[rows])
+        return replace(self, **changed)
 
 
 def draw_items(studies, task, *, dose_factor=None, target_slice=1) -> Items:
@@ -126,13 +138,12 @@ def images(sinograms, items: Items, *, of_source=False, post_filter_mm=POST_FILT
                                  image_operator=blur)
         counts = np.asarray(sinograms[rows], np.float32)
         if method == "osem":
-            made = osem(model, counts, ITERATIONS, SUBSETS)
+            out[rows] = osem(model, counts, ITERATIONS, SUBSETS)
+        elif method == "fbp":
+            out[rows] = fbp((counts - additive[rows]) / multiplicative[rows], items.geometry, filter="hann")
         else:
-            from allpet_physics import bsrem
-
             level = float(model.sensitivity().max())
-            made = bsrem(model, counts, options["beta"] * level, 8, 4)
-        out[rows] = made
+            out[rows] = bsrem(model, counts, options["beta"] * level, *BSREM)
     return GaussianPSF(items.geometry, post_filter_mm)(out) if post_filter_mm else out
 
 

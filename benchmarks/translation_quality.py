@@ -1,13 +1,18 @@
 """Measure translations on patients that no method has seen, beside every baseline, in sinograms and in images.
 
     python benchmarks/translation_quality.py cohort.zarr --bridge small --unet run/unet --json docs/translation.json
+    python benchmarks/translation_quality.py cohort.zarr --bridge small --anatomy DATA --json docs/translation.json
 
-Settings of the classical methods (post-filter, strength of the prior) are chosen on validation patients, never on those
-that are tested. PSNR and SSIM take one range for all items of a row: the median over items of the truth's maximum.
+Settings of the classical methods (filters, strength of the prior) are chosen on validation patients, never on those
+that are tested. PSNR and SSIM take one range for all items of a row: the median over items of the truth's maximum. With
+--anatomy the items are slices of real anatomy instead, see `_real_anatomy`; settings still come from the cohort. --keep
+keeps what each method made, by the digest of its model, so that a further method costs its own time alone.
 """
 
 import argparse
+import hashlib
 import json
+import pickle
 import platform
 import sys
 import time
@@ -18,15 +23,19 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from _translation import draw_items, images, projected
+from _classical import classical
+from _real_anatomy import REGIONS, real_studies
+from _translation import draw_items, images
 
 #: Rows of the table: task and dose factor.
 ROWS = {"low-dose 1/4": ("low-dose", 4), "low-dose 1/10": ("low-dose", 10), "low-dose 1/20": ("low-dose", 20),
         "low-dose 1/50": ("low-dose", 50), "low-dose 1/100": ("low-dose", 100),
         "attenuation correction": ("attenuation-correction", None), "delayed frame": ("delayed-frame", None),
         "tracer separation": ("tracer-separation", None), "tracer conversion": ("tracer-conversion", None)}
-FILTERS_MM = (5.0, 8.0, 12.0, 16.0)
-STRENGTHS = (0.003, 0.01, 0.03, 0.1)
+#: Patients of the validation part that settings are chosen on.
+_TUNING = 12
+#: A 90 % interval needs so many samples.
+_ENOUGH = 19
 
 
 def main(argv=None) -> dict:
@@ -36,49 +45,61 @@ def main(argv=None) -> dict:
     parser.add_argument("--bridge", help="a shipped model's name, or a folder")
     parser.add_argument("--unet", help="a folder")
     parser.add_argument("--cyclegan", help="a folder")
-    parser.add_argument("--patients", type=int, default=72)
-    parser.add_argument("--samples", type=int, default=8, help="posterior samples of the bridge (default %(default)s)")
+    parser.add_argument("--anatomy", type=Path, help="a folder with brain and ct_abdomen, to be tested on instead")
+    parser.add_argument("--patients", type=int, default=36, help="patients, or slices of real anatomy")
+    parser.add_argument("--samples", type=int, default=20, help="posterior samples of the bridge (default %(default)s)")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--split", choices=("test", "validation"), default="test")
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--keep", type=Path, help="a folder for what the methods make")
     parser.add_argument("--json", type=Path, help="write, or renew, the record here")
     arguments = parser.parse_args(argv)
-    record = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.exists() else {"rows": {}}
-    record |= {"date": str(date.today()), "machine": f"{platform.machine()}, Python {platform.python_version()}",
-               "split": arguments.split, "seed": arguments.seed, "steps": arguments.steps,
-               "samples": arguments.samples}
+    record = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.exists() else {}
+    part = record.setdefault("anatomy" if arguments.anatomy else "cohort", {"rows": {}})
+    part |= {"date": str(date.today()), "machine": f"{platform.machine()}, Python {platform.python_version()}",
+             "seed": arguments.seed, "steps": arguments.steps, "samples": arguments.samples}
     models = load_models(arguments)
-    studies, tuning = (read_studies(arguments.store, split, n) for split, n in
-                       ((arguments.split, arguments.patients), ("validation", 12)))
-    record["patients"] = len(studies)
+    studies = read_studies(arguments)
+    tuning = read_patients(arguments.store, "validation", _TUNING)
+    part |= {"split": "real" if arguments.anatomy else arguments.split, "patients": len(studies)}
     for name in arguments.rows:
         began = time.perf_counter()
         task, factor = ROWS[name]
         items = draw_items(studies, task, dose_factor=factor)
-        record["rows"][name] = measure(items, draw_items(tuning, task, dose_factor=factor), models, arguments)
-        print(f"{name} ({time.perf_counter() - began:.0f} s)\n{table(record['rows'][name])}", flush=True)
+        part["rows"][name] = measure(items, draw_items(tuning, task, dose_factor=factor), models, arguments)
+        print(f"{name} ({time.perf_counter() - began:.0f} s)\n{table(part['rows'][name])}", flush=True)
         if arguments.json:
             arguments.json.write_text(json.dumps(record, indent=1) + "\n")
     return record
 
 
 def load_models(arguments) -> dict:
-    """Return the trained methods by name."""
+    """Return the trained methods that were named: pipeline and digest of its files."""
+    from allpet_gen._pretrained import model_digests
+    from allpet_gen.translation_models import load_translation
+
     models = {}
-    if arguments.bridge:
-        from allpet_gen import SinogramBridgePipeline
-
-        models["bridge"] = SinogramBridgePipeline.from_pretrained(arguments.bridge)
-    for name in ("unet", "cyclegan"):
+    for name in ("bridge", "unet", "cyclegan"):
         if getattr(arguments, name):
-            from allpet_gen.baselines.unet import UNetPipeline
-
-            models[name] = UNetPipeline.from_pretrained(getattr(arguments, name))
+            pipe, folder = load_translation(getattr(arguments, name))
+            models[name] = pipe, json.dumps(model_digests(folder), sort_keys=True)
     return models
 
 
-def read_studies(store, split, n):
+def read_studies(arguments):
+    """Return what is tested on: numbers and studies."""
+    if arguments.anatomy is None:
+        return read_patients(arguments.store, arguments.split, arguments.patients)
+    from allpet_physics.simulation import read_cohort
+
+    cohort, each = read_cohort(arguments.store), arguments.patients // len(REGIONS)
+    found = [study for region in REGIONS
+             for _, study in real_studies(arguments.anatomy, cohort, region, each, arguments.seed)]
+    return list(enumerate(found))
+
+
+def read_patients(store, split, n):
     """Return studies of the first patients of a part, with their numbers."""
     from allpet_physics.simulation import read_cohort
 
@@ -90,24 +111,61 @@ def measure(items, tuning, models, arguments) -> dict:
     """Return what `summary` says of all methods for one row, in both domains."""
     from allpet_gen.evaluation.paired import summary
 
-    counts, pictures, samples = classical(items, tuning)
-    for name, model in models.items():
-        made = translate(model, items, arguments)
+    counts, pictures = kept(arguments.keep, items, "classical", lambda: classical(items, tuning))
+    samples = {}
+    for name, (model, digest) in models.items():
+        made = kept(arguments.keep, items, [digest, arguments.samples, arguments.steps, arguments.seed],
+                    lambda model=model: translate(model, items, arguments))
         counts[name] = made["mean"]
         if made["samples"] is not None:
-            samples[name] = made["samples"]
             counts[f"{name}, one sample"] = made["samples"][:, 0]
+            if made["samples"].shape[1] >= _ENOUGH:
+                samples[name] = made["samples"]
     for name, sinograms in counts.items():
         if name not in pictures:
             pictures[name] = images(sinograms, items)
     truth = images(items.truth, items)
-    reference = "unet" if "unet" in counts else None
-    enough = {k: v for k, v in samples.items() if v.shape[1] >= 19}
     return {"sinograms": summary(counts, items.truth, items.patients, data_range=usual_maximum(items.truth),
-                                 reference=reference, counts=items.measured, samples=enough or None),
+                                 reference="unet" if "unet" in counts else None, counts=items.measured,
+                                 samples=samples or None),
             "images": summary(pictures, truth, items.patients,
-                              data_range=usual_maximum(truth), reference=reference, masks=items.masks,
-                              lesions=items.masks["lesions"], lesion_background=items.lesion_background)}
+                              data_range=usual_maximum(truth), reference="unet" if "unet" in counts else None,
+                              masks=items.masks, lesions=items.masks["lesions"],
+                              lesion_background=items.lesion_background),
+            "regions covered": {name: covered_regions(values, items, truth) for name, values in samples.items()}}
+
+
+def covered_regions(samples, items, truth) -> dict:
+    """Return how often central 90 % intervals cover the means of organs and lesions.
+
+    Regions are of images, so the samples become images: those of one item in three where there are many.
+    """
+    from allpet_gen.evaluation.paired import summary
+
+    every = 3 if len(items) > 8 else 1
+    some = items.part(np.arange(0, len(items), every))
+    drawn = samples[::every]
+    made = np.stack([images(drawn[:, s], some) for s in range(drawn.shape[1])], axis=1)
+    found = summary({"bridge": made.mean(1)}, truth[::every], some.patients, data_range=usual_maximum(truth),
+                    masks=some.masks, samples={"bridge": made})
+    return found["methods"]["bridge"]["coverage"]
+
+
+def kept(folder, items, made_by, make):
+    """Return what `make` returns, from the folder where it was kept."""
+    if folder is None:
+        return make()
+    key = hashlib.sha256(json.dumps([items.task, items.options, made_by]).encode() + items.sources.tobytes()
+                         + items.truth.tobytes()).hexdigest()[:16]
+    path = folder / f"{items.task}-{key}.pickle"
+    if path.exists():
+        return pickle.loads(path.read_bytes())
+    folder.mkdir(parents=True, exist_ok=True)
+    made = make()
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(pickle.dumps(made))
+    partial.replace(path)
+    return made
 
 
 def usual_maximum(truth) -> float:
@@ -115,53 +173,29 @@ def usual_maximum(truth) -> float:
     return float(np.median(truth.max((1, 2))))
 
 
-def translate(model, items, arguments) -> dict:
+def translate(model, items, arguments, **options) -> dict:
     """Return the posterior mean, and the samples, of every row."""
+    from allpet_gen.translation_models import is_bridge
+
     mean, drawn = np.empty_like(items.truth), None
-    said = sorted(set(items.said), key=str)
-    n = arguments.samples if hasattr(model, "scheduler") else 1
-    for words in said:
+    if is_bridge(model):
+        options = {"n_samples": arguments.samples, "steps": arguments.steps, "seed": arguments.seed} | options
+    separate = items.task == "tracer-separation"
+    for words in sorted(set(items.said), key=str):
         rows = np.array([i for i, s in enumerate(items.said) if s == words])
         tracer, region, other = words
         firsts = rows[items.slots[rows] == 0]
-        options = {"n_samples": n, "steps": arguments.steps, "seed": arguments.seed} if n > 1 else {}
         out = model(items.sources[firsts], task=items.task, tracer=tracer, region=region, other=other,
                     **items.options, **options)
+        if out.samples is not None and drawn is None:
+            drawn = np.empty((len(items), out.samples.shape[1], *items.truth.shape[1:]), np.float32)
         for i, row in enumerate(firsts):
-            for slot, at in enumerate(range(row, row + (2 if items.task == "tracer-separation" else 1))):
-                pick = (slot,) if items.task == "tracer-separation" else ()
-                mean[at] = out.sinograms[(i, *pick)]
-                if n > 1:
-                    if drawn is None:
-                        drawn = np.empty((len(items), n, *items.truth.shape[1:]), np.float32)
+            for slot, at in enumerate((row, row + 1) if separate else (row,)):
+                pick = (slot,) if separate else ()
+                mean[at] = out.expected[(i, *pick)]
+                if drawn is not None:
                     drawn[at] = out.samples[i][(slice(None), *pick)]
     return {"mean": mean, "samples": drawn}
-
-
-def classical(items, tuning):
-    """Return sinograms and images of the methods that need no training, tuned on other patients."""
-    gain = np.float32(items.options.get("dose_factor", 1))
-    counts = {"source": items.sources * gain / (2 if items.task == "tracer-separation" else 1)}
-    pictures = {}
-    if items.task == "low-dose":
-        width = best(tuning, FILTERS_MM, lambda t, w: images(t.sources, t, of_source=True, post_filter_mm=w))
-        beta = best(tuning, STRENGTHS, lambda t, b: images(t.sources, t, of_source=True, post_filter_mm=0,
-                                                           method="bsrem", beta=b))
-        pictures["osem"] = images(items.sources, items, of_source=True, post_filter_mm=width)
-        pictures["bsrem"] = images(items.sources, items, of_source=True, post_filter_mm=0, method="bsrem", beta=beta)
-        for name in ("osem", "bsrem"):
-            counts[name] = projected(pictures[name], items)
-    if items.task == "attenuation-correction":
-        # The ceiling: the same counts with the attenuation, scatter and randoms of the CT.
-        pictures["with CT"] = images(items.sources, items, of_source=True)
-        counts["with CT"] = projected(images(items.sources, items, of_source=True), items)
-    return counts, pictures, {}
-
-
-def best(tuning, values, make):
-    """Return the value whose images of validation patients are nearest to the truth."""
-    truth = images(tuning.truth, tuning)
-    return min(values, key=lambda v: float(np.square(make(tuning, v) - truth).mean()))
 
 
 def table(row) -> str:

@@ -1,6 +1,6 @@
-"""Write docs/translation.md from the record of translation_quality.py.
+"""Write docs/translation.md from the records of translation_quality.py and translation_effects.py.
 
-    python benchmarks/translation_report.py docs/translation.json
+    python benchmarks/translation_report.py docs/translation.json docs/translation_effects.json
 """
 
 import argparse
@@ -12,10 +12,14 @@ ROOT = Path(__file__).resolve().parents[1]
 #: What each method is, in the order of the tables.
 METHODS = {
     "source": "the source itself, scaled to full dose (of a mixture, half of it)",
+    "gaussian": "the source under a two-dimensional Gaussian, its width chosen on validation patients",
+    "bsrem, no factors": "BSREM of the low-dose counts as if nothing absorbed or scattered, projected again: what a "
+                         "reconstruction can do that is told as little as a bridge; its strength chosen likewise",
+    "fbp": "FBP of the corrected low-dose counts with a Hann window, 5 mm Gaussian",
     "osem": "OSEM of the low-dose counts, Gaussian post-filter chosen on validation patients",
     "bsrem": "BSREM of the low-dose counts, relative difference prior, strength chosen on validation patients",
     "with CT": "OSEM with the true attenuation, scatter and randoms: what a scanner with a CT makes of these counts",
-    "unet": "the same network asked once, trained for the mean",
+    "unet": "the bridge's network asked once, trained for the mean",
     "cyclegan": "CycleGAN, unpaired",
     "bridge, one sample": "one sample of the bridge",
     "bridge": "mean of the bridge's samples",
@@ -26,15 +30,23 @@ def main(argv=None) -> None:
     """Write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("record", type=Path)
+    parser.add_argument("effects", type=Path, nargs="?")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "translation.md")
     arguments = parser.parse_args(argv)
-    arguments.out.write_text(page(json.loads(arguments.record.read_text())))
+    effects = json.loads(arguments.effects.read_text()) if arguments.effects else None
+    arguments.out.write_text(page(json.loads(arguments.record.read_text()), effects))
 
 
-def page(record: dict) -> str:
+def page(record: dict, effects: dict | None = None) -> str:
     """Return the page as Markdown."""
-    parts = [HEAD.format(**record), methods(record)]
-    parts += [row_section(name, row) for name, row in record["rows"].items()]
+    cohort, real = record["cohort"], record.get("anatomy")
+    parts = [HEAD.format(**cohort), methods(cohort)]
+    parts += [row_section(name, row) for name, row in cohort["rows"].items()]
+    if real:
+        parts += [REAL.format(**real), drop_table(cohort, real)]
+        parts += [row_section(f"{name}, real anatomy", row) for name, row in real["rows"].items()]
+    if effects:
+        parts += [EFFECTS.format(**effects), *(SECTIONS[name](effects[name]) for name in SECTIONS if name in effects)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -44,8 +56,24 @@ HEAD = """# Translations, measured
 patients. Truth is the expected counts of the target, and in images OSEM of them (2 iterations of 16 subsets, 5 mm
 Gaussian) with the target's true factors, by which every method's sinogram is reconstructed. Bridge: {steps} DBIM steps,
 {samples} samples, seed {seed}. Means with 95 % intervals over patients. PSNR and SSIM take one range for all items of a
-table, the median over items of the truth's maximum; nothing is masked. Repeat it with
-`python benchmarks/translation_quality.py` and `python benchmarks/translation_report.py`."""
+table, the median over items of the truth's maximum; nothing is masked.
+
+FBP, OSEM, BSREM and "with CT" are told the true attenuation, scatter and randoms of the slice, as a scanner with a CT
+estimates them. The networks, "gaussian" and "bsrem, no factors" see the counts alone.
+
+Repeat it with `python benchmarks/translation_quality.py` and `python benchmarks/translation_report.py`."""
+
+REAL = """# Anatomy that nobody here made
+
+{date}: {patients} slices, half of a head (labels of FreeSurfer), half of an abdomen (labels of TotalSegmentator and its
+CT), scanned by the same simulation with uptake and lesions drawn anew for each slice. Nothing was trained or tuned on
+them. There is one person for each region, so the intervals are over heights, tracers, lesions and noise, not over
+people."""
+
+EFFECTS = """# What the settings do
+
+{date}, on {machine}: test patients, {samples} samples, seed {seed}; the same slices and seeds in all lines of a
+table."""
 
 
 def methods(record: dict) -> str:
@@ -58,8 +86,8 @@ def methods(record: dict) -> str:
 def row_section(name: str, row: dict) -> str:
     """Return the table of one task."""
     lines = [f"## {name[0].upper()}{name[1:]}", "",
-             "| | PSNR, sinograms | SSIM | total counts | PSNR, images | SSIM | lesions | organs |",
-             "|---|---|---|---|---|---|---|---|"]
+             "| | PSNR, sinograms | SSIM | RMSE, counts | total counts | PSNR, images | SSIM | RMSE, SUV | lesions | "
+             "organs |", "|" + "---|" * 10]
     for method in METHODS:
         if method not in row["images"]["methods"]:
             continue
@@ -68,15 +96,73 @@ def row_section(name: str, row: dict) -> str:
         organs = [v for v in organs if v is not None]
         lines.append("| " + " | ".join([
             method, decibel(counts["metrics"]["psnr"]), number(counts["metrics"]["ssim"]),
-            percent(counts["metrics"]["total_error"]), decibel(images["metrics"]["psnr"]),
-            number(images["metrics"]["ssim"]), percent(images["regions"]["lesions"]["bias"]),
+            f"{counts['metrics']['rmse']['mean']:.3g}", percent(counts["metrics"]["total_error"]),
+            decibel(images["metrics"]["psnr"]), number(images["metrics"]["ssim"]),
+            f"{images['metrics']['rmse']['mean']:.3g}", percent(images["regions"]["lesions"]["bias"]),
             f"{100 * sum(organs) / len(organs):.1f} %" if organs else "–"]) + " |")
     lines += ["", "Lesions: mean bias; organs: mean size of the bias."]
     covered = row["sinograms"]["methods"].get("bridge", {}).get("coverage")
     if covered:
-        share = percent(covered["bins"]["coverage"], signed=False)
-        lines.append(f"Of the bins, {share} lie in the bridge's central 90 % interval.")
+        regions = row.get("regions covered", {}).get("bridge", {}).get("regions", {})
+        named = [f"{name.replace('_', ' ')} {100 * found['inside']['mean']:.0f} %" for name, found in regions.items()
+                 if found["inside"]["mean"] is not None]
+        share = percent(covered["bins"]["inside"], signed=False)
+        lines.append(f"Of the bins, {share} lie in the bridge's central 90 % interval"
+                     + (f"; of the means of regions in images: {', '.join(named)}." if named else "."))
     return "\n".join(lines)
+
+
+def drop_table(cohort: dict, real: dict) -> str:
+    """Return how much worse the bridge does on real anatomy than on test patients."""
+    lines = ["| bridge | PSNR, sinograms: test patients | real anatomy | images: test patients | real anatomy |",
+             "|" + "---|" * 5]
+    for name, row in real["rows"].items():
+        cells = [decibel(where[domain]["methods"]["bridge"]["metrics"]["psnr"])
+                 for domain in ("sinograms", "images") for where in (cohort["rows"].get(name), row)
+                 if where and "bridge" in where[domain]["methods"]]
+        if len(cells) == 4:
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def steps_section(found: dict) -> str:
+    """Return the table of samplers."""
+    lines = ["## Steps and samplers", "", "Low dose 1/20.", "",
+             "| sampler, steps | PSNR of the mean | of one sample | s |", "|---|---|---|---|"]
+    lines += [f"| {name} | {decibel(row['mean'])} | {decibel(row['one sample'])} | {row['seconds']:.0f} |"
+              for name, row in found.items() if isinstance(row, dict)]
+    return "\n".join(lines)
+
+
+def attention_section(found: dict) -> str:
+    """Return the table of the gate."""
+    lines = ["## Attention to lesions", "", f"Low dose 1/20, {found['items']} slices with lesions; bias of lesions in "
+             "images.", "", "| gate: region, λ | PSNR | bias | its size | change of its size |", "|" + "---|" * 5]
+    lines += [f"| {name} | {decibel(row['psnr'])} | {percent(row['bias'])} | "
+              f"{percent(row['size of the bias'], signed=False)} | "
+              f"{'–' if name == 'off' else percent(row['change of its size'])} |"
+              for name, row in found.items() if name != "items"]
+    return "\n".join(lines)
+
+
+def likelihood_section(found: dict) -> str:
+    """Return the table of guidance by measured counts."""
+    lines = ["## Guidance by the measured counts", "", "| dose, strength | PSNR | deviance over that of noise |",
+             "|---|---|---|"]
+    lines += [f"| {name} | {decibel(row['psnr'])} | {number(row['deviance over that of noise'])} |"
+              for name, row in found.items()]
+    return "\n".join(lines)
+
+
+def seconds_section(found: dict) -> str:
+    """Return the line on time."""
+    return (f"## Time\n\nA stack of {found['slices']} slices of low dose in 10 steps: {found['1 sample']:.0f} s for "
+            f"one sample each, {found['20 samples']:.0f} s for 20, on {found['threads']} threads of "
+            f"{found['processors']} processors, no GPU.")
+
+
+SECTIONS = {"steps": steps_section, "attention": attention_section, "likelihood": likelihood_section,
+            "seconds": seconds_section}
 
 
 def decibel(value: dict) -> str:

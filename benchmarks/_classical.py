@@ -1,0 +1,61 @@
+"""What can be made of counts without training: filters and reconstructions, tuned on other patients."""
+
+import numpy as np
+from _translation import BSREM, images, projected
+from scipy.ndimage import gaussian_filter
+
+from allpet_physics import bsrem
+from allpet_physics.acquisition import AcquisitionModel
+from allpet_physics.radon import RadonOperator
+
+FILTERS_MM = (5.0, 8.0, 12.0, 16.0)
+BLURS_BINS = (0.7, 1.0, 1.5, 2.0, 3.0)
+STRENGTHS = (0.003, 0.01, 0.03, 0.1)
+
+
+def classical(items, tuning) -> tuple[dict, dict]:
+    """Return sinograms and images by method; images are there for methods that make their own."""
+    counts, pictures = {"source": scaled(items)}, {}
+    if items.task == "low-dose":
+        pictures["fbp"] = images(items.sources, items, of_source=True, method="fbp")
+        for name, values, make in (("osem", FILTERS_MM, _osem), ("bsrem", STRENGTHS, _bsrem)):
+            pictures[name] = make(items, best(tuning, values, make, images(tuning.truth, tuning)))
+        counts |= {name: projected(picture, items) for name, picture in pictures.items()}
+        for name, values, make in (("gaussian", BLURS_BINS, _blurred),
+                                   ("bsrem, no factors", STRENGTHS, _without_factors)):
+            counts[name] = make(items, best(tuning, values, make, tuning.truth))
+    if items.task == "attenuation-correction":
+        # The ceiling: the same counts with the attenuation, scatter and randoms of the CT.
+        pictures["with CT"] = images(items.sources, items, of_source=True)
+        counts["with CT"] = projected(pictures["with CT"], items)
+    return counts, pictures
+
+
+def scaled(items) -> np.ndarray:
+    """Return the sources at full dose; of a mixture, half of it."""
+    gain = items.options.get("dose_factor", 1) / (2 if items.task == "tracer-separation" else 1)
+    return items.sources * np.float32(gain)
+
+
+def best(tuning, values, make, truth):
+    """Return the value that brings other patients nearest to the truth."""
+    return min(values, key=lambda v: float(np.square(make(tuning, v) - truth).mean()))
+
+
+def _osem(items, width_mm):
+    return images(items.sources, items, of_source=True, post_filter_mm=width_mm)
+
+
+def _bsrem(items, beta):
+    return images(items.sources, items, of_source=True, post_filter_mm=0, method="bsrem", beta=beta)
+
+
+def _blurred(items, width):
+    return gaussian_filter(scaled(items), (0, width, width), mode=("constant", "nearest", "constant"))
+
+
+def _without_factors(items, beta):
+    """Return what BSREM makes of counts alone, as a bridge gets them: projected again, at full dose."""
+    model = AcquisitionModel(RadonOperator(items.geometry))
+    image = bsrem(model, items.sources.astype(np.float32), beta * float(model.sensitivity().max()), *BSREM)
+    return model.expected(image) * np.float32(items.options["dose_factor"])

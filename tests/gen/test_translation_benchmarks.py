@@ -1,0 +1,123 @@
+"""The scripts that measure translations run on small ones, and their page says what they found."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from allpet_gen.tasks import TASKS
+from allpet_gen.translation_pipelines import SinogramBridgePipeline
+from allpet_gen.translator import SinogramTranslator
+from allpet_physics.geometry import ParallelGeometry
+from allpet_physics.simulation.cohort import cohort_parameters, write_cohort
+from allpet_physics.simulation.cohort_reader import read_cohort
+
+from .tiny_translation import WIDTHS, tiny_scheduler
+
+HERE = Path(__file__).resolve().parents[2] / "benchmarks"
+DATA = HERE.parents[1] / "shared" / "data"
+SPLIT = {"train": [0, 1, 2], "validation": [3, 4, 5], "test": [6, 7, 8, 9]}
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    before = list(sys.path)
+    sys.path.insert(0, str(HERE))
+    import translation_effects
+    import translation_quality
+    import translation_report
+
+    yield translation_quality, translation_effects, translation_report
+    sys.path[:] = before
+
+
+@pytest.fixture(scope="module")
+def model_and_store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("translation")
+    parameters = cohort_parameters(10, seed=5, size=32, n_slices=2, lesions=4, split=SPLIT)
+    write_cohort(folder / "cohort.zarr", parameters)
+    network = SinogramTranslator(ParallelGeometry(**parameters["geometry"]).to_dict(), 2e4,
+                                 dict.fromkeys(TASKS, 2e4), -0.3, 0.5, **WIDTHS)
+    SinogramBridgePipeline(network, tiny_scheduler()).save_pretrained(folder / "bridge")
+    return folder / "bridge", folder / "cohort.zarr"
+
+
+@pytest.fixture(scope="module")
+def arguments(model_and_store):
+    bridge, store = model_and_store
+    return [str(store), "--bridge", str(bridge), "--patients", "4", "--samples", "2"]
+
+
+def test_classical_methods_beat_an_untrained_bridge_and_the_page_says_so(scripts, arguments, tmp_path, capsys):
+    quality, _, report = scripts
+    rows = ["low-dose 1/100", "attenuation correction", "tracer separation"]
+    arguments = [*arguments, "--steps", "1", "--rows", *rows, "--keep", str(tmp_path / "kept"), "--json",
+                 str(tmp_path / "quality.json")]
+    record = quality.main(arguments)
+    assert json.loads((tmp_path / "quality.json").read_text()) == json.loads(json.dumps(record))
+    found = {name: {m: v["metrics"]["psnr"]["mean"] for m, v in row["images"]["methods"].items()}
+             for name, row in record["cohort"]["rows"].items()}
+    low = found["low-dose 1/100"]
+    assert set(low) == {"source", "gaussian", "fbp", "osem", "bsrem", "bsrem, no factors", "bridge",
+                        "bridge, one sample"}
+    assert min(low["osem"], low["bsrem"]) > low["bridge"]
+    assert low["osem"] > low["fbp"]
+    sinograms = record["cohort"]["rows"]["low-dose 1/100"]["sinograms"]["methods"]
+    assert sinograms["gaussian"]["metrics"]["psnr"]["mean"] > sinograms["source"]["metrics"]["psnr"]["mean"] + 1
+    assert found["attenuation correction"]["with CT"] > found["attenuation correction"]["source"] + 3
+    separated = record["cohort"]["rows"]["tracer separation"]["images"]
+    assert (separated["n_items"], separated["n_patients"]) == (8, 4)
+    page = report.page(record)
+    assert all(f"## {name[0].upper()}{name[1:]}\n" in page for name in rows)
+    assert f"{low['bsrem']:.2f} (" in page
+    # What was kept gives the same record, and another model would not be taken from it.
+    again = quality.main(arguments)
+    assert again == record
+    assert len(list((tmp_path / "kept").iterdir())) == 6
+    capsys.readouterr()
+
+
+def test_samples_enough_for_an_interval_are_covered_or_not(scripts, model_and_store, capsys):
+    quality = scripts[0]
+    bridge, store = model_and_store
+    record = quality.main([str(store), "--bridge", str(bridge), "--patients", "3", "--samples", "19", "--steps", "1",
+                           "--rows", "delayed frame"])
+    row = record["cohort"]["rows"]["delayed frame"]
+    covered = row["sinograms"]["methods"]["bridge"]["coverage"]["bins"]["inside"]["mean"]
+    assert 0 <= covered < 0.9
+    assert row["regions covered"]["bridge"]["regions"]
+    assert "central 90 % interval" in scripts[2].page(record)
+    capsys.readouterr()
+
+
+def test_settings_have_effects_and_the_page_shows_them(scripts, arguments, tmp_path, capsys):
+    _, effects, report = scripts
+    record = effects.main([*arguments, "--most-steps", "12", "--json", str(tmp_path / "effects.json")])
+    assert json.loads((tmp_path / "effects.json").read_text()) == json.loads(json.dumps(record))
+    assert record["attention"]["off"]["change of its size"]["mean"] == 0
+    assert record["attention"]["lesions, 1"]["change of its size"]["mean"] != 0
+    deviance = [record["likelihood"][f"1/4, {s:g}"]["deviance over that of noise"]["mean"] for s in effects.STRENGTHS]
+    assert (np.diff(deviance) < 0).all()
+    assert record["seconds"]["20 samples"] > record["seconds"]["1 sample"] > 0
+    made = json.loads((tmp_path / "effects.json").read_text())
+    sections = "\n".join(report.SECTIONS[name](made[name]) for name in report.SECTIONS)
+    assert all(f"## {name}" in sections for name in ("Steps", "Attention", "Guidance", "Time"))
+    capsys.readouterr()
+
+
+@pytest.mark.skipif(not (DATA / "ct_abdomen").is_dir(), reason="needs ../shared/data with real anatomy")
+def test_real_anatomy_is_scanned_like_the_cohort(scripts, model_and_store):
+    from _real_anatomy import real_studies
+
+    cohort = read_cohort(model_and_store[1])
+    for region, organ in (("head", "brain_grey"), ("abdomen", "muscle")):
+        studies = real_studies(DATA, cohort, region, 2, seed=1)
+        for _, study in studies:
+            assert study.geometry == cohort.geometry
+            assert study.mask(organ).any()
+            assert (study.prompts.sum((-2, -1)) > 1e5).all()
+        assert (studies[0][1].labels != studies[1][1].labels).any()
