@@ -25,6 +25,11 @@ METHODS = {
     "bridge": "mean of the bridge's samples",
 }
 
+#: The row below which a task's figure of translation_figures.py stands.
+PICTURES = {"low-dose 1/20": "low-dose", "attenuation correction": "attenuation-correction",
+            "delayed frame": "delayed-frame", "tracer separation": "tracer-separation",
+            "tracer conversion": "tracer-conversion"}
+
 
 def main(argv=None) -> None:
     """Write the page."""
@@ -41,7 +46,9 @@ def page(record: dict, effects: dict | None = None) -> str:
     """Return the page as Markdown."""
     cohort, real = record["cohort"], record.get("anatomy")
     parts = [HEAD.format(**cohort), methods(cohort)]
-    parts += [row_section(name, row) for name, row in cohort["rows"].items()]
+    for name, row in cohort["rows"].items():
+        picture = PICTURES.get(name)
+        parts += [row_section(name, row)] + ([f"![{name}](images/translation-{picture}.png)"] if picture else [])
     if real:
         parts += [REAL.format(**real), drop_table(cohort, real)]
         parts += [row_section(f"{name}, real anatomy", row) for name, row in real["rows"].items()]
@@ -61,7 +68,8 @@ table, the median over items of the truth's maximum; nothing is masked.
 FBP, OSEM, BSREM and "with CT" are told the true attenuation, scatter and randoms of the slice, as a scanner with a CT
 estimates them. The networks, "gaussian" and "bsrem, no factors" see the counts alone.
 
-Repeat it with `python benchmarks/translation_quality.py` and `python benchmarks/translation_report.py`."""
+Repeat it with `python benchmarks/translation_quality.py` and `python benchmarks/translation_report.py`; the figures are
+those of `python benchmarks/translation_figures.py`."""
 
 REAL = """# Anatomy that nobody here made
 

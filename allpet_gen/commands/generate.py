@@ -30,6 +30,8 @@ allpet generate "abdomen" --model trained/ --steps 100 --sampler ddpm --format i
               help="Of the sampler, up to those of the training.")
 @click.option("--guidance", type=float, default=1.5, show_default=True, metavar="W",
               help="Weight of the prompt: 1 as learned, more exaggerates, 0 ignores it.")
+@click.option("--rescale", type=click.FloatRange(0, 1), default=0.7, show_default=True, metavar="F",
+              help="How much of the contrast that guidance adds is taken back.")
 @click.option("--sampler", type=click.Choice(["ddim", "ddpm"]), default="ddim", show_default=True)
 @click.option("--eta", type=float, default=0.0, show_default=True, metavar="F",
               help="ddim: 0 adds no noise on the way, 1 as much as ddpm.")
@@ -103,7 +105,7 @@ def command(ctx, prompts, out, count, seed, model, kind, expected, reconstruct, 
 
         progress.stage("loading the model")
         pipe = SinogramGenerationPipeline.from_pretrained(model)
-        settings = {name: options[name] for name in ("steps", "guidance", "sampler", "eta")}
+        settings = {name: options[name] for name in ("steps", "guidance", "rescale", "sampler", "eta")}
         guides = [_range_guide(pipe.geometry, range_guidance, found) for found in moments]
         results, notes = _draw(pipe, wanted, count, seed, guides, progress, geometry=geometry,
                                noise=not expected, reconstruct=method, batch=batch, **settings)

@@ -60,6 +60,17 @@ def test_files_hold_what_the_pipeline_draws(made, model):
     assert len(report["files"]) == 6
 
 
+def test_rescaling_reaches_the_pipeline(model, tmp_path):
+    for name, rescale in (("less", 0), ("more", 1)):
+        result = generate("brain with FDG", "--guidance", 4, "--rescale", rescale, "--expected", "--model", model,
+                          "--out", tmp_path / name, *QUICK)
+        assert result.exit_code == 0, result.output
+    pipe = SinogramGenerationPipeline.from_pretrained(model)
+    less, more = (read_sinogram(tmp_path / name / "brain_18F-FDG.npz").data for name in ("less", "more"))
+    np.testing.assert_array_equal(less, pipe("brain with FDG", steps=2, guidance=4, rescale=0, noise=False).sinograms)
+    assert (less != more).mean() > 0.5
+
+
 def test_the_record_says_how_and_what(made, model):
     out, _ = made
     text = (out / "generated.json").read_text(encoding="utf-8")
@@ -67,6 +78,7 @@ def test_the_record_says_how_and_what(made, model):
     assert str(out.parent) not in text
     assert str(model.parent) not in text
     assert record["settings"]["steps"] == 2
+    assert record["settings"]["rescale"] == 0.7
     assert [about["seeds"] for about in record["prompts"]] == [[4, 5, 6], [7, 8, 9]]
     for name, digest in record["files"].items():
         assert hashlib.sha256((out / name).read_bytes()).hexdigest() == digest

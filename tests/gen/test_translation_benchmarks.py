@@ -96,7 +96,7 @@ def test_samples_enough_for_an_interval_are_covered_or_not(scripts, model_and_st
 
 def test_settings_have_effects_and_the_page_shows_them(scripts, arguments, tmp_path, capsys):
     _, effects, report = scripts
-    record = effects.main([*arguments, "--most-steps", "12", "--json", str(tmp_path / "effects.json")])
+    record = effects.main([*arguments, "--most-steps", "6", "--json", str(tmp_path / "effects.json")])
     assert json.loads((tmp_path / "effects.json").read_text()) == json.loads(json.dumps(record))
     assert record["attention"]["off"]["change of its size"]["mean"] == 0
     assert record["attention"]["lesions, 1"]["change of its size"]["mean"] != 0
@@ -107,6 +107,18 @@ def test_settings_have_effects_and_the_page_shows_them(scripts, arguments, tmp_p
     sections = "\n".join(report.SECTIONS[name](made[name]) for name in report.SECTIONS)
     assert all(f"## {name}" in sections for name in ("Steps", "Attention", "Guidance", "Time"))
     capsys.readouterr()
+
+
+def test_there_is_a_figure_for_each_task(scripts, model_and_store, tmp_path):
+    import translation_figures
+
+    bridge, store = model_and_store
+    translation_figures.main([str(store), "--bridge", str(bridge), "--samples", "2", "--steps", "1", "--out",
+                              str(tmp_path)])
+    drawn = {path.name for path in tmp_path.iterdir()}
+    assert drawn == {f"translation-{name}.png" for name in scripts[2].PICTURES.values()}
+    assert drawn == {f"translation-{name}.png" for name in TASKS}
+    assert all(path.stat().st_size > 20_000 for path in tmp_path.iterdir())
 
 
 @pytest.mark.skipif(not (DATA / "ct_abdomen").is_dir(), reason="needs ../shared/data with real anatomy")
