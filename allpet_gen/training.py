@@ -127,7 +127,9 @@ def train(objective: nn.Module, dataset, settings: TrainingSettings, out, *, val
         raise InputError(f"out must hold no training, but {str(out)!r} has a checkpoint, {there.name}; resume it, or "
                          "choose another folder.")
     if accelerator.num_processes > 1 and len(objective.parts) > 1:
-        raise InputError("an adversarial loss must be trained by one process; set autoencoder_loss.adversarial to 0.")
+        raise InputError(f"networks that are trained by turns ({', '.join(objective.parts)}) must be trained by one "
+                         f"process, but there were {accelerator.num_processes}; start one, or, for an autoencoder, set "
+                         "autoencoder_loss.adversarial to 0.")
     torch.manual_seed(settings.seed)  # dropout alone draws from it; batches and noise have generators of their own
     if settings.gradient_checkpointing:
         for module in objective.children():
