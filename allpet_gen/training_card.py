@@ -128,9 +128,10 @@ def _begun(settings: Mapping, cohort, sets, processes: int) -> dict:
     return {"allpet": "training", "format": FORMAT, "settings": settings,
             "store": {"sha256": store_digest(cohort), "kind": cohort.card["kind"],
                       "seed": cohort.card["parameters"]["seed"]},
-            "patients": {"train": np.unique(training.patients).tolist(),
+            "patients": {"train": np.unique(training.patients[training.patients >= 0]).tolist(),
                          "validation": np.unique(validation.patients).tolist()},
-            "sinograms": {"train": len(training), "validation": len(validation)},
+            "sinograms": {"train": len(training), "validation": len(validation),
+                          "drawn": int((np.asarray(training.patients) < 0).sum())},
             "geometry": training.geometry.to_dict(), "seeds": {"training": settings["training"]["seed"]},
             "versions": versions() | {name: metadata.version(name) for name in _PACKAGES},
             "hardware": _hardware(processes)}

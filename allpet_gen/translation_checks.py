@@ -106,7 +106,7 @@ def require_room(settings: Mapping, geometry: ParallelGeometry, method: str, n_r
     how = TrainingSettings.of(settings["training"], method)
     require_memory(translation_memory(settings, geometry, method, device=device), method, batch=how.batch,
                    precision=how.precision, gradient_checkpointing=how.gradient_checkpointing, device=device)
-    n_slices = n_regions * sum(slices_wanted(settings).values())
+    n_slices = n_regions * (sum(slices_wanted(settings).values()) + settings["synthetic"]["per_region"])
     needed = n_slices * n_tracers * len(FRAMES) * geometry.n_angles * geometry.n_bins * _BYTES
     there = available_memory()
     if needed > there:

@@ -19,6 +19,7 @@ from allpet_gen.pairs import (
     read_pair_set,
     save_pair_set,
 )
+from allpet_gen.synthetic_pairs import draw_synthetic_pairs, join_pairs, synthetic_origin
 from allpet_gen.tasks import DOSE_FACTORS, TASKS
 from allpet_gen.training import TrainingSettings, train
 from allpet_gen.translation_objectives import BridgeObjective, RegressionObjective, Translation
@@ -33,7 +34,8 @@ _MEASURED = 600
 def read_pair_sets(cohort, settings: Mapping, out, progress: Callable = iter) -> tuple[PairSet, PairSet]:
     """Return the pairs for training and validation; they are kept in `out`, for making them takes minutes.
 
-    Kept ones that are of another store or of other settings are made again.
+    Kept ones that are of another store or of other settings are made again. Where ``synthetic.per_region`` is above 0,
+    pairs of drawn sinograms join those for training, see `allpet_gen.synthetic_pairs`.
     """
     per_region = settings["data"]["per_region"]
     held = max(1, settings["training"]["validation"] // 15)
@@ -46,7 +48,18 @@ def read_pair_sets(cohort, settings: Mapping, out, progress: Callable = iter) ->
             path.parent.mkdir(parents=True, exist_ok=True)
             save_pair_set(pairs, path)
         sets.append(pairs)
+    if settings["synthetic"]["per_region"]:
+        sets[0] = join_pairs(sets[0], _synthetic_pairs(settings["synthetic"], sets[0], Path(out), progress))
     return sets[0], sets[1]
+
+
+def _synthetic_pairs(settings: Mapping, like: PairSet, out: Path, progress: Callable) -> PairSet:
+    path = out / "pairs-synthetic.npz"
+    pairs = load_pair_set(path) if path.is_file() else None
+    if pairs is None or pairs.origin != synthetic_origin(settings, like):
+        pairs = draw_synthetic_pairs(settings, like, progress)
+        save_pair_set(pairs, path)
+    return pairs
 
 
 def new_translator(pairs: PairSet, tasks, settings: Mapping) -> SinogramTranslator:

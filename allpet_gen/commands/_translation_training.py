@@ -81,10 +81,12 @@ def _prepare(settings, tasks, method: str, store, out: Path, resume: bool, overw
     from allpet_gen import translation_checks as checks
     from allpet_gen.checkpoints import latest_checkpoint
     from allpet_gen.stages import training_folder
+    from allpet_gen.synthetic_pairs import check_synthetic
     from allpet_gen.training_settings import TrainingSettings, require_precision
     from allpet_physics._files import refuse_unwritable
     from allpet_physics.geometry import ParallelGeometry
 
+    check_synthetic(settings, tasks)
     folder = out / method
     refuse_unwritable(out.parent)
     card = None if overwrite else training_card.read_card(folder)

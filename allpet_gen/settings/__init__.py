@@ -20,6 +20,7 @@ _BOUNDS = {
     "autoencoder_loss.spectral": (0, math.inf), "autoencoder_loss.consistency": (0, math.inf),
     "autoencoder_loss.adversarial": (0, math.inf), "diffusion.steps": (1, math.inf), "diffusion.null_prompt": (0, 1),
     "diffusion.min_snr_gamma": (0, math.inf), "autoencoder.patch": (1, math.inf), "data.per_region": (1, math.inf),
+    "synthetic.per_region": (0, math.inf), "synthetic.seed": (0, math.inf),
     "network.patch": (1, math.inf), "told.gate_strength": (0, math.inf), "told.gated": (0, 1),
     "told.null_prompt": (0, 1), "autoencoder.latent_channels": (1, math.inf),
 } | {f"{network}.{name}": (1, math.inf) for network in ("autoencoder", "denoiser", "network")
