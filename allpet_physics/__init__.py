@@ -23,6 +23,20 @@ from allpet_physics.mask_statistics import mask_statistics, plot_mask_statistics
 from allpet_physics.masks import BlockCatalogue, Blocks, DynamicMultiMask, block_catalogue
 from allpet_physics.nema import contrast_recovery, plot_contrast_recovery
 from allpet_physics.operators import LinearOperator, adjoint_error, assert_adjoint, stack
+from allpet_physics.pac_bayes import (
+    Certificate,
+    best_over_grid,
+    binary_kl,
+    binary_kl_inverse,
+    catoni_bound,
+    certified_bound,
+    diagonal_gaussian_kl,
+    gaussian_kl,
+    mcallester_bound,
+    monte_carlo_risk_bound,
+    seeger_maurer_bound,
+    union_over_grid,
+)
 from allpet_physics.point_spread import GaussianPSF
 from allpet_physics.radon import RadonOperator
 from allpet_physics.resampling import describe_resampling, resample_sinogram
@@ -36,6 +50,7 @@ __all__ = [
     "AcquisitionModel",
     "BlockCatalogue",
     "Blocks",
+    "Certificate",
     "DynamicMultiMask",
     "EmptyROIWarning",
     "GaussianPSF",
@@ -54,23 +69,32 @@ __all__ = [
     "assert_adjoint",
     "asymmetry_map",
     "attenuation_factors",
+    "best_over_grid",
+    "binary_kl",
+    "binary_kl_inverse",
     "block_catalogue",
     "body_mask",
     "bsrem",
     "bsrem_iterates",
+    "catoni_bound",
+    "certified_bound",
     "composite",
     "composite_blocks",
     "contrast_recovery",
     "conventions",
     "count_balance",
     "describe_resampling",
+    "diagonal_gaussian_kl",
     "edit_roi",
     "fbp",
+    "gaussian_kl",
     "helgason_ludwig",
     "io",
     "mask_statistics",
+    "mcallester_bound",
     "mlem",
     "mlem_iterates",
+    "monte_carlo_risk_bound",
     "normalise_mask",
     "osem",
     "osem_iterates",
@@ -85,10 +109,12 @@ __all__ = [
     "roi2sino",
     "scale_to_counts",
     "scanner_presets",
+    "seeger_maurer_bound",
     "simulation",
     "stack",
     "thin",
     "threshold_roi",
+    "union_over_grid",
 ]
 
 
