@@ -222,7 +222,7 @@ def _newton(q, r, c) -> tuple[np.ndarray, np.ndarray]:
     for _ in range(50):
         log_p, log_u = -np.logaddexp(0, -t), -np.logaddexp(0, t)
         p, u = np.exp(log_p), np.exp(log_u)
-        slope = np.where(p < u, p - q, r - u)
+        slope = np.where(p < u, p - q, r - u)  # p - q by the pair that has more digits
         excess = _binary_kl(q, r, log_p, log_u, slope) - c
         above = (excess >= 0) & (slope > 0)
         low, high = np.where(above, low, t), np.where(above, t, high)
@@ -232,9 +232,7 @@ def _newton(q, r, c) -> tuple[np.ndarray, np.ndarray]:
         step, t = np.abs(new - t), new
         if (step <= 4 * _EPSILON * (1 + np.abs(t))).all():
             break
-    log_p, log_u = -np.logaddexp(0, -t), -np.logaddexp(0, t)
-    p, u = np.exp(log_p), np.exp(log_u)
-    return np.maximum(np.where(p < u, p, 1 - u), q), np.minimum(np.where(p < u, 1 - p, u), r)
+    return np.maximum(np.exp(-np.logaddexp(0, -t)), q), np.minimum(np.exp(-np.logaddexp(0, t)), r)
 
 
 def _cholesky(name: str, covariance, d: int) -> np.ndarray:

@@ -47,7 +47,8 @@ class Certificate:
     Attributes
     ----------
     vacuous : bool
-        Whether the bound is at or above the threshold and so says nothing.
+        Whether the bound, rounded up to the four decimals that are printed, is at or above the threshold and so says
+        nothing.
 
     Raises
     ------
@@ -92,13 +93,16 @@ class Certificate:
         if self.bound < least - 1e-9:
             raise InputError(f"bound must be at least {least:g}, the least that {self.n} {self.unit} and this "
                              f"divergence allow, but was {self.bound:g}, not a certificate; compute it for this n.")
-        object.__setattr__(self, "vacuous", self.bound >= self.threshold)
+        object.__setattr__(self, "vacuous", self._printed_bound() >= self.threshold)
 
     def __str__(self) -> str:
-        bound = math.ceil(round(self.bound * 1e4, 6)) / 1e4  # never below the bound
-        claim = (f"the expected loss of a model drawn from the posterior is at most {bound:.4f}, with a chance of "
-                 f"error of at most {self.delta + self.delta_monte_carlo:.6g} over {self.n} independent {self.unit} "
-                 f"and {self.draws} draws (empirical risk {self.empirical_risk:.4f}, KL {self.kl:.4g} nats)")
+        error = self.delta + self.delta_monte_carlo
+        claim = (f"the expected loss of a model drawn from the posterior is at most {self._printed_bound():.4f}, with a "
+                 f"chance of error of at most {error:.6g} over {self.n} independent {self.unit} and {self.draws} draws "
+                 f"(empirical risk {self.empirical_risk:.4f}, KL {self.kl:.4g} nats)")
         if self.vacuous:
             return f"Vacuous: {claim}, which is no better than {self.threshold:g}, known without data."
         return f"Certified: {claim}."
+
+    def _printed_bound(self) -> float:
+        return math.ceil(round(self.bound * 1e4, 6)) / 1e4

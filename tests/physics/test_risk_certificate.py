@@ -41,11 +41,12 @@ def test_a_certificate_says_in_one_sentence_what_it_rests_on():
 
 def test_what_says_nothing_is_called_vacuous():
     assert not certificate().vacuous
-    for c in (certificate(bound=1.0), certificate(bound=1.3), certificate(threshold=0.2)):
+    for c in (certificate(bound=1.0), certificate(bound=1.3), certificate(bound=0.99991), certificate(threshold=0.2)):
         assert c.vacuous
         assert str(c).startswith("Vacuous: ")
     assert "no better than 0.2, known without data" in str(certificate(threshold=0.2))
     assert certificate(bound=0.5, threshold=0.5).vacuous
+    assert not certificate(bound=0.4999, threshold=0.5).vacuous
 
 
 def test_fourteen_patients_and_a_checkpoint_of_many_parameters_are_vacuous():
@@ -72,7 +73,7 @@ def test_every_bound_of_the_library_is_accepted(risk, draws, kl, n, delta, delta
     for bound in bounds:
         c = Certificate(bound=bound, empirical_risk=risk, kl=kl, n=n, delta=delta, delta_monte_carlo=delta_monte_carlo,
                         draws=draws, posterior_spread=1.0)
-        assert c.vacuous == (bound >= 1)
+        assert c.vacuous == (bound > 0.9999 + 1e-10)
 
 
 def test_it_is_frozen_and_goes_to_json():
