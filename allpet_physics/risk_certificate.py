@@ -97,9 +97,9 @@ class Certificate:
 
     def __str__(self) -> str:
         error = self.delta + self.delta_monte_carlo
-        claim = (f"the expected loss of a model drawn from the posterior is at most {self._printed_bound():.4f}, with a "
-                 f"chance of error of at most {error:.6g} over {self.n} independent {self.unit} and {self.draws} draws "
-                 f"(empirical risk {self.empirical_risk:.4f}, KL {self.kl:.4g} nats)")
+        claim = (f"the expected loss of a model drawn from the posterior is at most {self._printed_bound():.4f}, with "
+                 f"a chance of error of at most {error:.6g} over {self.n} independent {self.unit} and {self.draws} "
+                 f"draws (empirical risk {self.empirical_risk:.4f}, KL {self.kl:.4g} nats)")
         if self.vacuous:
             return f"Vacuous: {claim}, which is no better than {self.threshold:g}, known without data."
         return f"Certified: {claim}."
