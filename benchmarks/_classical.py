@@ -15,7 +15,7 @@ STRENGTHS = (0.003, 0.01, 0.03, 0.1)
 
 def classical(items, tuning) -> tuple[dict, dict]:
     """Return sinograms and images by method; images are there for methods that make their own."""
-    counts, pictures = {"source": scaled(items)}, {}
+    counts, pictures = {"source": scaled(items, tuning)}, {}
     if items.task == "low-dose":
         pictures["fbp"] = images(items.sources, items, of_source=True, method="fbp")
         for name, values, make in (("osem", FILTERS_MM, _osem), ("bsrem", STRENGTHS, _bsrem)):
@@ -31,10 +31,22 @@ def classical(items, tuning) -> tuple[dict, dict]:
     return counts, pictures
 
 
-def scaled(items) -> np.ndarray:
-    """Return the sources at full dose; of a mixture, half of it."""
-    gain = items.options.get("dose_factor", 1) / (2 if items.task == "tracer-separation" else 1)
-    return items.sources * np.float32(gain)
+def scaled(items, tuning=None) -> np.ndarray:
+    """Return the sources at full dose, or brought to the counts of their targets as in other patients.
+
+    A low dose is multiplied by its factor. For other tasks the factor is the ratio of targets to sources of `tuning`,
+    for the same tracers where they are among them: decay, the lack of attenuation, the share of a mixture.
+    """
+    if items.task == "low-dose":
+        return items.sources * np.float32(items.options["dose_factor"])
+    known = {}
+    for (tracer, _, other), slot, source, truth in zip(tuning.said, tuning.slots, tuning.sources, tuning.truth,
+                                                       strict=True):
+        known.setdefault((tracer, other, int(slot)), []).append(float(truth.sum() / source.sum()))
+    usual = np.mean([value for values in known.values() for value in values])
+    gains = [np.mean(known.get((tracer, other, int(slot)), [usual])) for (tracer, _, other), slot in
+             zip(items.said, items.slots, strict=True)]
+    return items.sources * np.asarray(gains, np.float32)[:, None, None]
 
 
 def best(tuning, values, make, truth):

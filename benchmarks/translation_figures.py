@@ -21,7 +21,7 @@ from translation_quality import read_patients, translate
 ROOT = Path(__file__).resolve().parents[1]
 TASKS = {"low-dose": 20, "attenuation-correction": None, "delayed-frame": None, "tracer-separation": None,
          "tracer-conversion": None}
-_PATIENTS = 3
+_PATIENTS, _TUNING = 3, 12
 
 
 def main(argv=None) -> None:
@@ -37,14 +37,16 @@ def main(argv=None) -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
     arguments = parser.parse_args(argv)
     bridge, _ = load_translation(arguments.bridge)
-    studies = read_patients(arguments.store, "test", _PATIENTS)
+    studies, tuning = (read_patients(arguments.store, split, n) for split, n in (("test", _PATIENTS),
+                                                                                ("validation", _TUNING)))
     arguments.out.mkdir(parents=True, exist_ok=True)
     for task, factor in TASKS.items():
         items = draw_items(studies, task, dose_factor=factor)
-        draw(arguments.out / f"translation-{task}.png", bridge, items, arguments)
+        sources = scaled(items, draw_items(tuning, task, dose_factor=factor))
+        draw(arguments.out / f"translation-{task}.png", bridge, items, sources, arguments)
 
 
-def draw(path, bridge, items, arguments) -> None:
+def draw(path, bridge, items, sources, arguments) -> None:
     """Draw the figure of one task: a row for each slice, two for each slice of a separation."""
     from allpet_gen.translation_picture import Column, translation_picture
 
@@ -53,7 +55,7 @@ def draw(path, bridge, items, arguments) -> None:
     # A low dose has its own factors; what other sources mean as images is made with those of their targets.
     low = items.task == "low-dose"
     drawn = np.stack([images(samples[:, k], items) for k in range(samples.shape[1])], axis=1)
-    columns = [("source", scaled(items), images(items.sources if low else scaled(items), items, of_source=low)),
+    columns = [("source", sources, images(items.sources if low else sources, items, of_source=low)),
                ("bridge, mean", made["mean"], images(made["mean"], items)),
                ("bridge, spread", samples.std(axis=1, ddof=1), drawn.std(axis=1, ddof=1)),
                ("truth", items.truth, images(items.truth, items))]

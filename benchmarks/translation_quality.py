@@ -111,7 +111,8 @@ def measure(items, tuning, models, arguments) -> dict:
     """Return what `summary` says of all methods for one row, in both domains."""
     from allpet_gen.evaluation.paired import summary
 
-    counts, pictures = kept(arguments.keep, items, "classical", lambda: classical(items, tuning))
+    by = "classical" if items.task == "low-dose" else "classical, scaled as other patients"
+    counts, pictures = kept(arguments.keep, items, by, lambda: classical(items, tuning))
     samples = {}
     for name, (model, digest) in models.items():
         made = kept(arguments.keep, items, [digest, arguments.samples, arguments.steps, arguments.seed],
@@ -132,7 +133,9 @@ def measure(items, tuning, models, arguments) -> dict:
                               data_range=usual_maximum(truth), reference="unet" if "unet" in counts else None,
                               masks=items.masks, lesions=items.masks["lesions"],
                               lesion_background=items.lesion_background),
-            "regions covered": {name: covered_regions(values, items, truth) for name, values in samples.items()}}
+            "regions covered": {name: kept(arguments.keep, items, [models[name][1], values.shape[1], "regions"],
+                                           lambda values=values: covered_regions(values, items, truth))
+                                for name, values in samples.items()}}
 
 
 def covered_regions(samples, items, truth) -> dict:

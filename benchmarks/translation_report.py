@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 #: What each method is, in the order of the tables.
 METHODS = {
-    "source": "the source itself, scaled to full dose (of a mixture, half of it)",
+    "source": "the source itself: a low dose times its factor, others times the usual ratio of target to source of "
+              "validation patients with the same tracers",
     "gaussian": "the source under a two-dimensional Gaussian, its width chosen on validation patients",
     "bsrem, no factors": "BSREM of the low-dose counts as if nothing absorbed or scattered, projected again: what a "
                          "reconstruction can do that is told as little as a bridge; its strength chosen likewise",
@@ -111,13 +112,21 @@ def row_section(name: str, row: dict) -> str:
     lines += ["", "Lesions: mean bias; organs: mean size of the bias."]
     covered = row["sinograms"]["methods"].get("bridge", {}).get("coverage")
     if covered:
-        regions = row.get("regions covered", {}).get("bridge", {}).get("regions", {})
-        named = [f"{name.replace('_', ' ')} {100 * found['inside']['mean']:.0f} %" for name, found in regions.items()
-                 if found["inside"]["mean"] is not None]
         share = percent(covered["bins"]["inside"], signed=False)
         lines.append(f"Of the bins, {share} lie in the bridge's central 90 % interval"
-                     + (f"; of the means of regions in images: {', '.join(named)}." if named else "."))
+                     + regions_covered(row["regions covered"]["bridge"]["regions"]) + ".")
     return "\n".join(lines)
+
+
+def regions_covered(regions: dict) -> str:
+    """Return how many of the means of organs and of lesions, in images, lie in their intervals."""
+    text = []
+    for what, names in (("organs", set(regions) - {"lesions"}), ("lesions", {"lesions"})):
+        found = [regions[name]["inside"] for name in names if regions[name]["inside"]["mean"] is not None]
+        n = sum(value["n_items"] for value in found)
+        if n:
+            text.append(f"{sum(value['mean'] * value['n_items'] for value in found):.0f} of {n} {what}")
+    return "; of means in images, " + " and ".join(text) if text else ""
 
 
 def drop_table(cohort: dict, real: dict) -> str:
