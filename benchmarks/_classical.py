@@ -8,50 +8,65 @@ from allpet_physics import bsrem
 from allpet_physics.acquisition import AcquisitionModel
 from allpet_physics.radon import RadonOperator
 
-FILTERS_MM = (5.0, 8.0, 12.0, 16.0)
-BLURS_BINS = (0.7, 1.0, 1.5, 2.0, 3.0)
-STRENGTHS = (0.003, 0.01, 0.03, 0.1)
+FILTERS_MM = (0.0, 5.0, 8.0, 12.0, 16.0, 24.0)
+BLURS_BINS = (0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0)
+STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 
 
-def classical(items, tuning) -> tuple[dict, dict]:
-    """Return sinograms and images by method; images are there for methods that make their own."""
-    counts, pictures = {"source": scaled(items, tuning)}, {}
+def classical(items, tuning) -> dict:
+    """Return sinograms and images by method, and the settings that were chosen.
+
+    Each setting is chosen in the domain where the method works: filters and priors of images by images, those of
+    sinograms by sinograms. Images are there for methods that make their own.
+    """
+    counts, pictures, chosen = {"source": scaled(items, tuning)}, {}, {}
     if items.task == "low-dose":
-        pictures["fbp"] = images(items.sources, items, of_source=True, method="fbp")
-        for name, values, make in (("osem", FILTERS_MM, _osem), ("bsrem", STRENGTHS, _bsrem)):
-            pictures[name] = make(items, best(tuning, values, make, images(tuning.truth, tuning)))
+        truth = images(tuning.truth, tuning)
+        for name, values, make in (("fbp", FILTERS_MM, _fbp), ("osem", FILTERS_MM, _osem),
+                                   ("bsrem", STRENGTHS, _bsrem)):
+            chosen[name] = best(tuning, values, make, truth)
+            pictures[name] = make(items, chosen[name])
         counts |= {name: projected(picture, items) for name, picture in pictures.items()}
         for name, values, make in (("gaussian", BLURS_BINS, _blurred),
                                    ("bsrem, no factors", STRENGTHS, _without_factors)):
-            counts[name] = make(items, best(tuning, values, make, tuning.truth))
+            chosen[name] = best(tuning, values, make, tuning.truth)
+            counts[name] = make(items, chosen[name])
     if items.task == "attenuation-correction":
         # The ceiling: the same counts with the attenuation, scatter and randoms of the CT.
         pictures["with CT"] = images(items.sources, items, of_source=True)
         counts["with CT"] = projected(pictures["with CT"], items)
-    return counts, pictures
+    return {"counts": counts, "pictures": pictures, "chosen": chosen}
 
 
 def scaled(items, tuning=None) -> np.ndarray:
     """Return the sources at full dose, or brought to the counts of their targets as in other patients.
 
     A low dose is multiplied by its factor. For other tasks the factor is the ratio of targets to sources of `tuning`,
-    for the same tracers where they are among them: decay, the lack of attenuation, the share of a mixture.
+    for the same region and tracers where they are among them: decay, the lack of attenuation, the share of a mixture.
     """
     if items.task == "low-dose":
         return items.sources * np.float32(items.options["dose_factor"])
     known = {}
-    for (tracer, _, other), slot, source, truth in zip(tuning.said, tuning.slots, tuning.sources, tuning.truth,
-                                                       strict=True):
-        known.setdefault((tracer, other, int(slot)), []).append(float(truth.sum() / source.sum()))
-    usual = np.mean([value for values in known.values() for value in values])
-    gains = [np.mean(known.get((tracer, other, int(slot)), [usual])) for (tracer, _, other), slot in
-             zip(items.said, items.slots, strict=True)]
+    for words, slot, source, truth in zip(tuning.said, tuning.slots, tuning.sources, tuning.truth, strict=True):
+        for key in _from_near_to_far(words, slot):
+            known.setdefault(key, []).append(float(truth.sum() / source.sum()))
+    gains = [np.mean(next(known[key] for key in _from_near_to_far(words, slot) if key in known))
+             for words, slot in zip(items.said, items.slots, strict=True)]
     return items.sources * np.asarray(gains, np.float32)[:, None, None]
+
+
+def _from_near_to_far(words, slot) -> list[tuple]:
+    tracer, region, other = words
+    return [(tracer, region, other, int(slot)), (region, int(slot)), (int(slot),)]
 
 
 def best(tuning, values, make, truth):
     """Return the value that brings other patients nearest to the truth."""
     return min(values, key=lambda v: float(np.square(make(tuning, v) - truth).mean()))
+
+
+def _fbp(items, width_mm):
+    return images(items.sources, items, of_source=True, post_filter_mm=width_mm, method="fbp")
 
 
 def _osem(items, width_mm):

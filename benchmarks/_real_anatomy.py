@@ -33,7 +33,7 @@ def real_studies(folder, cohort, region, n, seed):
     n, seed : int
     """
     folder, geometry = Path(folder), cohort.geometry
-    rng = np.random.default_rng((seed, n))
+    rng = np.random.default_rng((seed, REGIONS.index(region)))
     about = {"size": geometry.image_shape[0], "fov_mm": geometry.image_shape[0] * geometry.pixel_mm, "rng": rng,
              "slice_mm": cohort.card["parameters"]["slice_mm"][region], "region": region}
     if region == "head":
@@ -44,8 +44,12 @@ def real_studies(folder, cohort, region, n, seed):
                                        names=there / "labels.json", **about)
     height = len(person.labels)
     firsts = np.linspace(_EDGE * height, (1 - _EDGE) * height - _SLICES, n).round().astype(int)
-    return [(k, simulate_study(_part(person, slice(first, first + _SLICES), (seed, k)), (seed, k, 0), geometry,
-                               cohort.tracers, cohort.settings)) for k, first in enumerate(firsts)]
+    found = []
+    for k, first in enumerate(firsts):
+        key = (seed, REGIONS.index(region), k)
+        part = _part(person, slice(first, first + _SLICES), key)
+        found.append((k, simulate_study(part, (*key, 0), geometry, cohort.tracers, cohort.settings)))
+    return found
 
 
 def _part(person, which: slice, seed):

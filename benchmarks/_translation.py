@@ -15,6 +15,10 @@ ITERATIONS, SUBSETS = 2, 16
 BSREM = (8, 4)
 
 
+#: Tasks whose target was measured apart from the source, so that its counts can judge an estimate.
+_INDEPENDENT = ("delayed-frame", "tracer-conversion")
+
+
 @dataclass(frozen=True, eq=False)
 class Items:
     """Slices of patients with source, truth and what reconstruction needs.
@@ -54,9 +58,11 @@ class Items:
 
 
 def draw_items(studies, task, *, dose_factor=None, target_slice=1) -> Items:
-    """Return one slice of each study for a task; tracers go round with the studies."""
-    rows = []
-    for number, (patient, study) in enumerate(studies):
+    """Return one slice of each study for a task; within each region tracers, and pairs of them, go round."""
+    rows, seen = [], {}
+    for patient, study in studies:
+        number = seen.setdefault(study.region, 0)
+        seen[study.region] += 1
         rows += _rows(patient, study, number, task, dose_factor, min(target_slice, len(study) - 1))
     def stack(name, dtype=np.float32):
         return np.stack([row[name] for row in rows]).astype(dtype)
@@ -86,7 +92,7 @@ def _rows(patient, study, number, task, dose_factor, k):
         additive = scan.additive[k] if attenuated else np.zeros_like(scan.additive[k])
         seen = np.broadcast_to(source_scan.multiplicative(True), scan.prompts.shape)[k] * dose
         return {"source": source, "truth": scan.expected[k] if truth is None else truth,
-                "measured": scan.prompts[k] if attenuated else None, "multiplicative": multiplicative,
+                "measured": scan.prompts[k] if task in _INDEPENDENT else None, "multiplicative": multiplicative,
                 "additive": additive,
                 "source_multiplicative": seen,
                 "source_additive": source_scan.additive[k] * dose if both is None else

@@ -16,12 +16,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from _classical import scaled
 from _translation import draw_items, images
-from translation_quality import read_patients, translate
+from translation_quality import TUNING, read_patients, translate
 
 ROOT = Path(__file__).resolve().parents[1]
 TASKS = {"low-dose": 20, "attenuation-correction": None, "delayed-frame": None, "tracer-separation": None,
          "tracer-conversion": None}
-_PATIENTS, _TUNING = 3, 12
+_PATIENTS = 3
 
 
 def main(argv=None) -> None:
@@ -38,7 +38,7 @@ def main(argv=None) -> None:
     arguments = parser.parse_args(argv)
     bridge, _ = load_translation(arguments.bridge)
     studies, tuning = (read_patients(arguments.store, split, n) for split, n in (("test", _PATIENTS),
-                                                                                ("validation", _TUNING)))
+                                                                                ("validation", TUNING)))
     arguments.out.mkdir(parents=True, exist_ok=True)
     for task, factor in TASKS.items():
         items = draw_items(studies, task, dose_factor=factor)

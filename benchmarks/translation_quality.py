@@ -32,8 +32,8 @@ ROWS = {"low-dose 1/4": ("low-dose", 4), "low-dose 1/10": ("low-dose", 10), "low
         "low-dose 1/50": ("low-dose", 50), "low-dose 1/100": ("low-dose", 100),
         "attenuation correction": ("attenuation-correction", None), "delayed frame": ("delayed-frame", None),
         "tracer separation": ("tracer-separation", None), "tracer conversion": ("tracer-conversion", None)}
-#: Patients of the validation part that settings are chosen on.
-_TUNING = 12
+#: Patients of the validation part that settings are chosen on: three of each region, one with each tracer.
+TUNING = 9
 #: A 90 % interval needs so many samples.
 _ENOUGH = 19
 
@@ -46,7 +46,7 @@ def main(argv=None) -> dict:
     parser.add_argument("--unet", help="a folder")
     parser.add_argument("--cyclegan", help="a folder")
     parser.add_argument("--anatomy", type=Path, help="a folder with brain and ct_abdomen, to be tested on instead")
-    parser.add_argument("--patients", type=int, default=36, help="patients, or slices of real anatomy")
+    parser.add_argument("--patients", type=int, default=27, help="patients, or slices of real anatomy")
     parser.add_argument("--samples", type=int, default=20, help="posterior samples of the bridge (default %(default)s)")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
@@ -55,14 +55,17 @@ def main(argv=None) -> dict:
     parser.add_argument("--keep", type=Path, help="a folder for what the methods make")
     parser.add_argument("--json", type=Path, help="write, or renew, the record here")
     arguments = parser.parse_args(argv)
-    record = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.exists() else {}
-    part = record.setdefault("anatomy" if arguments.anatomy else "cohort", {"rows": {}})
-    part |= {"date": str(date.today()), "machine": f"{platform.machine()}, Python {platform.python_version()}",
-             "seed": arguments.seed, "steps": arguments.steps, "samples": arguments.samples}
     models = load_models(arguments)
     studies = read_studies(arguments)
-    tuning = read_patients(arguments.store, "validation", _TUNING)
-    part |= {"split": "real" if arguments.anatomy else arguments.split, "patients": len(studies)}
+    tuning = read_patients(arguments.store, "validation", TUNING)
+    record = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.exists() else {}
+    settings = {"seed": arguments.seed, "steps": arguments.steps, "samples": arguments.samples,
+                "split": "real" if arguments.anatomy else arguments.split, "patients": len(studies)}
+    part = record.setdefault("anatomy" if arguments.anatomy else "cohort", {"rows": {}})
+    if any(part.get(name, value) != value for name, value in settings.items()):
+        part["rows"].clear()  # rows of other settings are no part of this record
+    part |= settings | {"date": str(date.today()), "models": {name: digest for name, (_, digest) in models.items()},
+                        "machine": f"{platform.machine()}, Python {platform.python_version()}"}
     for name in arguments.rows:
         began = time.perf_counter()
         task, factor = ROWS[name]
@@ -83,7 +86,8 @@ def load_models(arguments) -> dict:
     for name in ("bridge", "unet", "cyclegan"):
         if getattr(arguments, name):
             pipe, folder = load_translation(getattr(arguments, name))
-            models[name] = pipe, json.dumps(model_digests(folder), sort_keys=True)
+            files = json.dumps(model_digests(folder), sort_keys=True)
+            models[name] = pipe, hashlib.sha256(files.encode()).hexdigest()
     return models
 
 
@@ -111,12 +115,11 @@ def measure(items, tuning, models, arguments) -> dict:
     """Return what `summary` says of all methods for one row, in both domains."""
     from allpet_gen.evaluation.paired import summary
 
-    by = "classical" if items.task == "low-dose" else "classical, scaled as other patients"
-    counts, pictures = kept(arguments.keep, items, by, lambda: classical(items, tuning))
-    samples = {}
+    plain = kept(arguments.keep, items, ["classical", tuning.sources], lambda: classical(items, tuning))
+    counts, pictures = dict(plain["counts"]), dict(plain["pictures"])
+    samples, how = {}, [arguments.samples, arguments.steps, arguments.seed]
     for name, (model, digest) in models.items():
-        made = kept(arguments.keep, items, [digest, arguments.samples, arguments.steps, arguments.seed],
-                    lambda model=model: translate(model, items, arguments))
+        made = kept(arguments.keep, items, [digest, *how], lambda model=model: translate(model, items, arguments))
         counts[name] = made["mean"]
         if made["samples"] is not None:
             counts[f"{name}, one sample"] = made["samples"][:, 0]
@@ -133,24 +136,19 @@ def measure(items, tuning, models, arguments) -> dict:
                               data_range=usual_maximum(truth), reference="unet" if "unet" in counts else None,
                               masks=items.masks, lesions=items.masks["lesions"],
                               lesion_background=items.lesion_background),
-            "regions covered": {name: kept(arguments.keep, items, [models[name][1], values.shape[1], "regions"],
+            "regions covered": {name: kept(arguments.keep, items, [models[name][1], *how, "regions"],
                                            lambda values=values: covered_regions(values, items, truth))
-                                for name, values in samples.items()}}
+                                for name, values in samples.items()},
+            "chosen": plain["chosen"]}
 
 
 def covered_regions(samples, items, truth) -> dict:
-    """Return how often central 90 % intervals cover the means of organs and lesions.
-
-    Regions are of images, so the samples become images: those of one item in three where there are many.
-    """
+    """Return how often central 90 % intervals of the samples' images cover the means of organs and lesions."""
     from allpet_gen.evaluation.paired import summary
 
-    every = 3 if len(items) > 8 else 1
-    some = items.part(np.arange(0, len(items), every))
-    drawn = samples[::every]
-    made = np.stack([images(drawn[:, s], some) for s in range(drawn.shape[1])], axis=1)
-    found = summary({"bridge": made.mean(1)}, truth[::every], some.patients, data_range=usual_maximum(truth),
-                    masks=some.masks, samples={"bridge": made})
+    made = np.stack([images(samples[:, s], items) for s in range(samples.shape[1])], axis=1)
+    found = summary({"bridge": made.mean(1)}, truth, items.patients, data_range=usual_maximum(truth),
+                    masks=items.masks, samples={"bridge": made})
     return found["methods"]["bridge"]["coverage"]
 
 
@@ -158,8 +156,9 @@ def kept(folder, items, made_by, make):
     """Return what `make` returns, from the folder where it was kept."""
     if folder is None:
         return make()
-    key = hashlib.sha256(json.dumps([items.task, items.options, made_by]).encode() + items.sources.tobytes()
-                         + items.truth.tobytes()).hexdigest()[:16]
+    arrays = [items.sources, items.truth, *(part for part in made_by if isinstance(part, np.ndarray))]
+    words = [items.task, items.options, [part for part in made_by if not isinstance(part, np.ndarray)]]
+    key = hashlib.sha256(json.dumps(words).encode() + b"".join(a.tobytes() for a in arrays)).hexdigest()[:16]
     path = folder / f"{items.task}-{key}.pickle"
     if path.exists():
         return pickle.loads(path.read_bytes())

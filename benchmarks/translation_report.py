@@ -12,11 +12,11 @@ ROOT = Path(__file__).resolve().parents[1]
 #: What each method is, in the order of the tables.
 METHODS = {
     "source": "the source itself: a low dose times its factor, others times the usual ratio of target to source of "
-              "validation patients with the same tracers",
+              "validation patients with the same tracers and region",
     "gaussian": "the source under a two-dimensional Gaussian, its width chosen on validation patients",
     "bsrem, no factors": "BSREM of the low-dose counts as if nothing absorbed or scattered, projected again: what a "
                          "reconstruction can do that is told as little as a bridge; its strength chosen likewise",
-    "fbp": "FBP of the corrected low-dose counts with a Hann window, 5 mm Gaussian",
+    "fbp": "FBP of the corrected low-dose counts with a Hann window, Gaussian post-filter chosen likewise",
     "osem": "OSEM of the low-dose counts, Gaussian post-filter chosen on validation patients",
     "bsrem": "BSREM of the low-dose counts, relative difference prior, strength chosen on validation patients",
     "with CT": "OSEM with the true attenuation, scatter and randoms: what a scanner with a CT makes of these counts",
@@ -26,6 +26,8 @@ METHODS = {
     "bridge": "mean of the bridge's samples",
 }
 
+#: Of the settings that are chosen.
+UNITS = {"fbp": " mm", "osem": " mm", "bsrem": "", "gaussian": " bins", "bsrem, no factors": ""}
 #: The row below which a task's figure of translation_figures.py stands.
 PICTURES = {"low-dose 1/20": "low-dose", "attenuation correction": "attenuation-correction",
             "delayed frame": "delayed-frame", "tracer separation": "tracer-separation",
@@ -47,12 +49,12 @@ def page(record: dict, effects: dict | None = None) -> str:
     """Return the page as Markdown."""
     cohort, real = record["cohort"], record.get("anatomy")
     parts = [HEAD.format(**cohort), methods(cohort)]
-    for name, row in cohort["rows"].items():
+    for name, row in in_order(cohort["rows"]):
         picture = PICTURES.get(name)
         parts += [row_section(name, row)] + ([f"![{name}](images/translation-{picture}.png)"] if picture else [])
     if real:
         parts += [REAL.format(**real), drop_table(cohort, real)]
-        parts += [row_section(f"{name}, real anatomy", row) for name, row in real["rows"].items()]
+        parts += [row_section(f"{name}, real anatomy", row) for name, row in in_order(real["rows"])]
     if effects:
         parts += [EFFECTS.format(**effects), *(SECTIONS[name](effects[name]) for name in SECTIONS if name in effects)]
     return "\n\n".join(parts) + "\n"
@@ -60,17 +62,24 @@ def page(record: dict, effects: dict | None = None) -> str:
 
 HEAD = """# Translations, measured
 
-{date}, on {machine}: {patients} {split} patients, one slice each, none of them trained on; tracers go round with the
-patients. Truth is the expected counts of the target, and in images OSEM of them (2 iterations of 16 subsets, 5 mm
-Gaussian) with the target's true factors, by which every method's sinogram is reconstructed. Bridge: {steps} DBIM steps,
-{samples} samples, seed {seed}. Means with 95 % intervals over patients. PSNR and SSIM take one range for all items of a
-table, the median over items of the truth's maximum; nothing is masked.
+{date}, on {machine}: {patients} {split} patients, one slice each, none of them trained on; tracers go round
+within each region. Truth is the expected counts of the target, and in images OSEM of them (2 iterations of 16 subsets,
+5 mm Gaussian) with the target's true factors, by which every method's sinogram is reconstructed. Bridge: {steps} DBIM
+steps, {samples} samples, seed {seed}. Means with 95 % intervals over patients. PSNR and SSIM take one range for all
+items of a table, the median over items of the truth's maximum; nothing is masked.
 
 FBP, OSEM, BSREM and "with CT" are told the true attenuation, scatter and randoms of the slice, as a scanner with a CT
 estimates them. The networks, "gaussian" and "bsrem, no factors" see the counts alone.
 
-Repeat it with `python benchmarks/translation_quality.py` and `python benchmarks/translation_report.py`; the figures are
-those of `python benchmarks/translation_figures.py`."""
+Filters and priors of images are chosen by images, those of sinograms by sinograms. OSEM at full dose has a filter of
+5 mm, and so has the truth of the images; BSREM has none.
+
+```
+python benchmarks/translation_quality.py cohort.zarr --bridge small --json docs/translation.json
+python benchmarks/translation_effects.py cohort.zarr --bridge small --json docs/translation_effects.json
+python benchmarks/translation_figures.py cohort.zarr --bridge small
+python benchmarks/translation_report.py docs/translation.json docs/translation_effects.json
+```"""
 
 REAL = """# Anatomy that nobody here made
 
@@ -85,6 +94,12 @@ EFFECTS = """# What the settings do
 table."""
 
 
+def in_order(rows: dict) -> list:
+    """Return the rows in the order of the tasks, doses falling."""
+    order = [*(f"low-dose 1/{factor}" for factor in (4, 10, 20, 50, 100)), *PICTURES]
+    return sorted(rows.items(), key=lambda item: order.index(item[0]))
+
+
 def methods(record: dict) -> str:
     """Return what the methods are."""
     there = {name for row in record["rows"].values() for name in row["images"]["methods"]}
@@ -95,8 +110,8 @@ def methods(record: dict) -> str:
 def row_section(name: str, row: dict) -> str:
     """Return the table of one task."""
     lines = [f"## {name[0].upper()}{name[1:]}", "",
-             "| | PSNR, sinograms | SSIM | RMSE, counts | total counts | PSNR, images | SSIM | RMSE, SUV | lesions | "
-             "organs |", "|" + "---|" * 10]
+             "| | PSNR, sinograms | SSIM | RMSE, counts | total counts | PSNR, images | SSIM | RMSE, SUV | "
+             "organs, bias | lesions, bias | its size | contrast |", "|" + "---|" * 12]
     for method in METHODS:
         if method not in row["images"]["methods"]:
             continue
@@ -107,13 +122,23 @@ def row_section(name: str, row: dict) -> str:
             method, decibel(counts["metrics"]["psnr"]), number(counts["metrics"]["ssim"]),
             f"{counts['metrics']['rmse']['mean']:.3g}", percent(counts["metrics"]["total_error"]),
             decibel(images["metrics"]["psnr"]), number(images["metrics"]["ssim"]),
-            f"{images['metrics']['rmse']['mean']:.3g}", percent(images["regions"]["lesions"]["bias"]),
-            f"{100 * sum(organs) / len(organs):.1f} %" if organs else "–"]) + " |")
-    lines += ["", "Lesions: mean bias; organs: mean size of the bias."]
+            f"{images['metrics']['rmse']['mean']:.3g}",
+            f"{100 * sum(organs) / len(organs):.1f} %" if organs else "–",
+            percent(images["regions"]["lesions"]["bias"]), share(images["regions"]["lesions"]["bias_error"]),
+            ratio(images["lesions"]["recovery"])]) + " |")
+    lines += ["", "Organs: mean size of the bias; lesions: mean bias, its mean size, contrast recovered (1 is right)."]
+    if row.get("chosen"):
+        lines.append("Chosen on validation patients: "
+                     + ", ".join(f"{name} {value:g}{UNITS[name]}" for name, value in row["chosen"].items()) + ".")
+    better = row["images"]["methods"].get("bridge", {}).get("difference")
+    if better:
+        counts = row["sinograms"]["methods"]["bridge"]["difference"]["metrics"]["psnr"]
+        lines.append(f"Bridge less U-Net, on the same slices: {decibel(counts)} dB in sinograms, "
+                     f"{decibel(better['metrics']['psnr'])} dB in images.")
     covered = row["sinograms"]["methods"].get("bridge", {}).get("coverage")
     if covered:
-        share = percent(covered["bins"]["inside"], signed=False)
-        lines.append(f"Of the bins, {share} lie in the bridge's central 90 % interval"
+        inside = percent(covered["bins"]["inside"], signed=False)
+        lines.append(f"Of the bins, {inside} lie in the bridge's central 90 % interval"
                      + regions_covered(row["regions covered"]["bridge"]["regions"]) + ".")
     return "\n".join(lines)
 
@@ -130,11 +155,12 @@ def regions_covered(regions: dict) -> str:
 
 
 def drop_table(cohort: dict, real: dict) -> str:
-    """Return how much worse the bridge does on real anatomy than on test patients."""
-    lines = ["| bridge | PSNR, sinograms: test patients | real anatomy | images: test patients | real anatomy |",
-             "|" + "---|" * 5]
-    for name, row in real["rows"].items():
-        cells = [decibel(where[domain]["methods"]["bridge"]["metrics"]["psnr"])
+    """Return how much worse the bridge does on real anatomy than on test patients, in errors that need no range."""
+    lines = ["Root mean square error of the bridge over the root mean square of the truth, which needs no range; test "
+             "patients include chests.", "",
+             "| | sinograms: test patients | real anatomy | images: test patients | real anatomy |", "|" + "---|" * 5]
+    for name, row in in_order(real["rows"]):
+        cells = [percent(where[domain]["methods"]["bridge"]["metrics"]["nrmse"], signed=False)
                  for domain in ("sinograms", "images") for where in (cohort["rows"].get(name), row)
                  if where and "bridge" in where[domain]["methods"]]
         if len(cells) == 4:
@@ -175,7 +201,7 @@ def seconds_section(found: dict) -> str:
     """Return the line on time."""
     return (f"## Time\n\nA stack of {found['slices']} slices of low dose in 10 steps: {found['1 sample']:.0f} s for "
             f"one sample each, {found['20 samples']:.0f} s for 20, on {found['threads']} threads of "
-            f"{found['processors']} processors, no GPU.")
+            f"{found['processors']} processors, beside whatever else they did.")
 
 
 SECTIONS = {"steps": steps_section, "attention": attention_section, "likelihood": likelihood_section,
@@ -185,6 +211,16 @@ SECTIONS = {"steps": steps_section, "attention": attention_section, "likelihood"
 def decibel(value: dict) -> str:
     """Return a mean with its interval in dB."""
     return f"{value['mean']:.2f} ({value['low']:.2f}–{value['high']:.2f})"
+
+
+def share(value: dict) -> str:
+    """Return a mean in per cent."""
+    return "–" if value["mean"] is None else f"{100 * value['mean']:.0f} %"
+
+
+def ratio(value: dict) -> str:
+    """Return a mean as it is."""
+    return "–" if value["mean"] is None else f"{value['mean']:.2f}"
 
 
 def number(value: dict) -> str:
