@@ -8,13 +8,15 @@ pairs. They are not, so a student learns the teacher's errors too: whether such 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 
-from allpet_gen._pretrained import model_digests
+from allpet_gen._pretrained import model_digests, model_folder
 from allpet_gen.pairs import PairSet
 from allpet_gen.source_attention import source_attention
 from allpet_physics.errors import GeometryError, InputError
+from allpet_physics.geometry import ParallelGeometry
 
 TASK = "attenuation-correction"
 #: The patient of what nobody is.
@@ -25,7 +27,7 @@ _SEEDS = 10**6
 
 def synthetic_origin(settings: Mapping, like: PairSet) -> str:
     """Return what `draw_synthetic_pairs` would draw, as text: sets of the same text are the same."""
-    _, generator, _, teacher = _models(settings)
+    generator, teacher = model_folders(settings)
     return json.dumps({"generator": model_digests(generator), "teacher": model_digests(teacher),
                        "tracers": list(like.tracers), **{name: settings[name] for name in ("per_region", "seed")}})
 
@@ -58,12 +60,7 @@ def draw_synthetic_pairs(settings: Mapping, like: PairSet, progress: Callable = 
     """
     from allpet_gen.prompts import Prompt
 
-    generator, _, teacher, _ = _models(settings)
-    for name, model in (("synthetic.generator", generator), ("synthetic.teacher", teacher)):
-        if model.geometry != like.geometry:
-            raise GeometryError(f"{name} must have the geometry of the store, {like.geometry.n_angles} x "
-                                f"{like.geometry.n_bins}, but has {model.geometry.n_angles} x "
-                                f"{model.geometry.n_bins} or other spacings; choose another.")
+    generator, teacher = load_models(settings, like.geometry)
     n, regions = settings["per_region"], np.unique(like.regions)
     shape = (n * len(regions), len(like.tracers), 2, *like.geometry.sinogram_shape)
     made = {"counts": np.empty(shape, like.counts.dtype), "expected": np.empty(shape, np.float32),
@@ -76,6 +73,8 @@ def draw_synthetic_pairs(settings: Mapping, like: PairSet, progress: Callable = 
         target = teacher(drawn.sinograms, task=TASK, tracer=tracer, region=region, seed=seed)
         rows = slice(r * n, (r + 1) * n)
         attention = np.rint(255 * source_attention(drawn.sinograms, like.geometry))
+        if drawn.sinograms.max() > np.iinfo(made["counts"].dtype).max:
+            made["counts"] = made["counts"].astype(np.uint32)
         for name, values in (("counts", drawn.sinograms), ("expected", drawn.expected),
                              ("unattenuated", target.samples[:, 0]), ("attention", attention)):
             made[name][rows, t] = values[:, None]
@@ -98,22 +97,46 @@ def join_pairs(first: PairSet, second: PairSet) -> PairSet:
     return replace(first, **joined, origin=json.dumps([first.origin, second.origin]))
 
 
-def check_synthetic(settings: Mapping, tasks) -> None:
-    """Raise `InputError` where pairs are to be drawn for other tasks than they can be drawn for."""
-    if settings["synthetic"]["per_region"] and tuple(tasks) != (TASK,):
+def check_synthetic(settings: Mapping, tasks, geometry: ParallelGeometry) -> None:
+    """Raise where the pairs that settings ask for could not be drawn; does nothing where they ask for none.
+
+    Raises
+    ------
+    InputError
+        Other tasks than they can be drawn for; a teacher that is no bridge or does not know the task; models that
+        cannot be loaded.
+    GeometryError
+        Models of another geometry.
+    """
+    if not settings["synthetic"]["per_region"]:
+        return
+    if tuple(tasks) != (TASK,):
         raise InputError(f"synthetic.per_region must be 0 unless {TASK} is the only task, but the tasks were "
                          f"{', '.join(tasks)}; train that one alone.")
+    load_models(settings["synthetic"], geometry)
 
 
-def _models(settings: Mapping) -> tuple:
-    from allpet_gen._pretrained import model_folder
+def model_folders(settings: Mapping) -> tuple[Path, Path]:
+    """Return the folders of generator and teacher."""
+    from allpet_gen.translation_models import translation_folder
+
+    return model_folder(settings["generator"]), translation_folder(settings["teacher"])
+
+
+def load_models(settings: Mapping, geometry: ParallelGeometry) -> tuple:
+    """Return generator and teacher, refusing what `check_synthetic` says."""
     from allpet_gen.pipelines import SinogramGenerationPipeline
     from allpet_gen.translation_models import is_bridge, load_translation
 
-    folder = model_folder(settings["generator"])
-    teacher, taught = load_translation(settings["teacher"])
+    generator = SinogramGenerationPipeline.from_pretrained(settings["generator"])
+    teacher, _ = load_translation(settings["teacher"])
     if not is_bridge(teacher):
         raise InputError(f"synthetic.teacher must be a bridge, whose samples are drawn, but {settings['teacher']!r} is "
                          "none.")
     teacher.network.target_scale(TASK)
-    return SinogramGenerationPipeline.from_pretrained(settings["generator"]), folder, teacher, taught
+    for name, model in (("synthetic.generator", generator), ("synthetic.teacher", teacher)):
+        if model.geometry != geometry:
+            raise GeometryError(f"{name} must have the geometry of the store, {geometry.n_angles} x {geometry.n_bins}, "
+                                f"but has {model.geometry.n_angles} x {model.geometry.n_bins} or other spacings; "
+                                "choose another.")
+    return generator, teacher

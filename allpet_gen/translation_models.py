@@ -24,6 +24,18 @@ def load_translation(name) -> tuple[TranslationPipeline, Path]:
     InputError
         None of these; a folder of several methods; a model of another kind; whatever `from_pretrained` refuses.
     """
+    folder = translation_folder(name)
+    return _CLASSES[pipeline_class(folder)].from_pretrained(folder), folder
+
+
+def translation_folder(name) -> Path:
+    """Return the folder that `load_translation` loads from, without loading anything.
+
+    Raises
+    ------
+    InputError
+        As `load_translation`.
+    """
     folder = Path(name)
     within = [method for method in METHODS if pipeline_class(folder / method) in _CLASSES]
     if len(within) > 1 and pipeline_class(folder) is None:
@@ -32,11 +44,10 @@ def load_translation(name) -> tuple[TranslationPipeline, Path]:
     if within and pipeline_class(folder) is None:
         folder = folder / within[0]
     folder = model_folder(folder, "SinogramBridgePipeline")
-    found = pipeline_class(folder)
-    if found not in _CLASSES:
+    if pipeline_class(folder) not in _CLASSES:
         raise InputError(f"model must be one of translations, which allpet train --task makes, but {str(name)!r} is "
-                         f"one for {found}.")
-    return _CLASSES[found].from_pretrained(folder), folder
+                         f"one for {pipeline_class(folder)}.")
+    return folder
 
 
 def is_bridge(pipe: TranslationPipeline) -> bool:

@@ -65,10 +65,9 @@ def translate_unsupervised(pipe: SinogramGenerationPipeline, sinograms, *, task:
 
     **tracer-conversion** and **delayed-frame** have no law that ties the source to the target. The source's latent is
     noised to a share of the schedule and denoised with the target's prompt (SDEdit, Meng et al. 2022, arXiv
-    2108.01073): what the noise leaves, size and rough shape, is kept, and the rest is drawn anew. A conversion so gets
-    the counts and the look of the other tracer, but no uptake that is this patient's: lesions are lost or made up. The
-    generator learned from first frames and has no word for a later one, so a delayed frame is the source drawn again,
-    with neither decay nor redistribution; it is here as the floor that a trained bridge must beat.
+    2108.01073): what the noise leaves, size and rough shape, is kept, and the rest is drawn anew. A conversion so has
+    no uptake that is this patient's: lesions are lost or made up. The generator learned from first frames and has no
+    word for a later one, so a delayed frame is the source drawn again, with neither decay nor redistribution.
 
     **attenuation-correction** is refused: the generator never saw counts without attenuation.
 
@@ -200,16 +199,19 @@ class _Draws:
     def towards_counts(self, clean: torch.Tensor, variance: float, weight: float, n_steps: int) -> torch.Tensor:
         """Return the predicted clean latents after some steps of eq. (UT2)."""
         guide = PoissonGuidance(self.source, weight * self.source[0].size)
-        z, steepest = clean, torch.zeros_like(clean)
-        d = steepest
+        z, d, before = clean, None, None
 
         def total(values):
             return values.sum((1, 2, 3), keepdim=True)
 
         for _ in range(n_steps):
-            before, steepest = steepest, guide(z, self.implied) - (z - clean) / variance
-            turn = total(steepest * (steepest - before)) / total(before.square()).clamp(min=_TINY)
-            d = steepest + turn.clamp(min=0) * d
+            steepest = guide(z, self.implied) - (z - clean) / variance
+            if d is None:
+                d = steepest
+            else:
+                turn = total(steepest * (steepest - before)) / total(before.square()).clamp(min=_TINY)
+                d = steepest + turn.clamp(min=0) * d
+            before = steepest
             small = _SMALL / d.square().mean((1, 2, 3), keepdim=True).clamp(min=_TINY).sqrt()
             here, there = self.implied(z), self.implied(z + small * d)
             softer = guide.squared_residual(here).clamp(min=1).sqrt()[:, None, None, None]

@@ -10,6 +10,9 @@ from allpet_physics._probability_checks import as_confidence, as_divergence, as_
 from allpet_physics.errors import InputError
 from allpet_physics.relative_entropy import binary_kl_inverse
 
+#: What is never independent of others of its patient.
+_NOT_INDEPENDENT = ("slices", "images", "sinograms", "samples", "frames", "bins", "pixels", "voxels", "augmented copies")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
@@ -40,7 +43,8 @@ class Certificate:
     posterior_spread : float
         Least standard deviation that Q gives a parameter of those it draws; positive.
     unit : str
-        What n counts.
+        What n counts: patients, or whatever else is independent. Slices, images and their like are refused. Whether the
+        units are independent, and whether rate and grid of the bound were fixed before the data, cannot be seen here.
     threshold : float
         Risk that is known without data, in (0, 1]: 1, or the bound of a constant that ignores the data.
 
@@ -86,6 +90,9 @@ class Certificate:
                              f"{self.delta:g} and {self.delta_monte_carlo:g}.")
         if not (isinstance(self.unit, str) and self.unit.strip()):
             raise InputError(f'unit must name what n counts, such as "patients", but was {self.unit!r}.')
+        if self.unit.strip().lower() in _NOT_INDEPENDENT:
+            raise InputError(f"unit must be what is independent, such as patients, but was {self.unit!r}, not a "
+                             "certificate: those of one patient go together; count the patients.")
         if self.threshold == 0:
             raise InputError("threshold must be above 0, but was 0, which no bound can beat; leave it at 1.")
         risk = binary_kl_inverse(self.empirical_risk, -np.log(self.delta_monte_carlo) / self.draws)

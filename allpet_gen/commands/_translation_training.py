@@ -86,7 +86,6 @@ def _prepare(settings, tasks, method: str, store, out: Path, resume: bool, overw
     from allpet_physics._files import refuse_unwritable
     from allpet_physics.geometry import ParallelGeometry
 
-    check_synthetic(settings, tasks)
     folder = out / method
     refuse_unwritable(out.parent)
     card = None if overwrite else training_card.read_card(folder)
@@ -115,6 +114,7 @@ def _prepare(settings, tasks, method: str, store, out: Path, resume: bool, overw
         geometry, n_regions, n_tracers = cohort.geometry, len(set(cohort.regions.tolist())), len(cohort.tracers)
         if card is not None:
             shared.refuse_other_store(card, {"store": {"sha256": training_card.store_digest(cohort)}})
+    check_synthetic(settings, tasks, geometry)
     checks.require_room(settings, geometry, method, n_regions, n_tracers)
     if overwrite:
         for path in (folder, training_folder(out, method)):

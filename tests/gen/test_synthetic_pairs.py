@@ -1,10 +1,12 @@
 """Drawn sinograms with a bridge's samples as targets join real pairs, for the one task that they can serve."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from allpet_gen.baselines.unet import UNetPipeline
 from allpet_gen.pairs import draw_pair, load_pair_set
 from allpet_gen.pipelines import SinogramGenerationPipeline
 from allpet_gen.settings import read_settings
@@ -12,11 +14,12 @@ from allpet_gen.synthetic_pairs import NOBODY, check_synthetic, draw_synthetic_p
 from allpet_gen.training_card import new_translation_card
 from allpet_gen.translation_pipelines import SinogramBridgePipeline
 from allpet_gen.translation_stages import read_pair_sets
+from allpet_gen.translator import SinogramTranslator
 from allpet_physics.errors import GeometryError, InputError
 from allpet_physics.simulation.cohort_reader import read_cohort
 
 from .tiny_pipeline import tiny_pipeline
-from .tiny_translation import GEOMETRY, random_pairs, tiny_scheduler, tiny_translator
+from .tiny_translation import GEOMETRY, WIDTHS, random_pairs, tiny_scheduler, tiny_translator
 from .translation_store import allpet, quick, write_store
 
 AC = "attenuation-correction"
@@ -67,8 +70,6 @@ def test_they_stand_behind_the_real_ones(made):
 
 
 def random_pairs_of_one_tracer():
-    from dataclasses import replace
-
     pairs = random_pairs()
     arrays = {name: getattr(pairs, name)[:, :1] for name in ("counts", "expected", "unattenuated", "attention")}
     return replace(pairs, tracers=pairs.tracers[:1], **arrays)
@@ -116,11 +117,26 @@ def test_models_that_are_absent_are_named(models, changes, error, message):
 
 
 def test_models_that_do_not_fit_are_refused(models, tmp_path):
-    from dataclasses import replace
-
-    wider = replace(random_pairs(), geometry=GEOMETRY.replace(bin_mm=25.0))
-    with pytest.raises(GeometryError, match=r"synthetic.generator must have the geometry of the store"):
-        draw_synthetic_pairs({"per_region": 1, "seed": 0, **models}, wider)
+    settings = {"synthetic": {"per_region": 3, "seed": 0, **models}}
+    with pytest.raises(GeometryError, match=r"synthetic.generator must have the geometry of the store, 32 x 32"):
+        check_synthetic(settings, (AC,), GEOMETRY.replace(bin_mm=25.0))
     with pytest.raises(InputError, match="low-dose, attenuation-correction; train that one alone"):
-        check_synthetic({"synthetic": {"per_region": 3}}, ("low-dose", AC))
-    check_synthetic({"synthetic": {"per_region": 0}}, ("low-dose", AC))
+        check_synthetic(settings, ("low-dose", AC), GEOMETRY)
+    check_synthetic(settings, (AC,), GEOMETRY)
+    check_synthetic({"synthetic": {"per_region": 0}}, ("low-dose", AC), GEOMETRY)
+    UNetPipeline(tiny_translator()).save_pretrained(tmp_path / "unet", card={})
+    with pytest.raises(InputError, match=r"synthetic\.teacher must be a bridge"):
+        check_synthetic({"synthetic": settings["synthetic"] | {"teacher": str(tmp_path / "unet")}}, (AC,), GEOMETRY)
+    ignorant = SinogramTranslator(GEOMETRY.to_dict(), 500.0, {"low-dose": 500.0}, **WIDTHS)
+    SinogramBridgePipeline(ignorant, tiny_scheduler()).save_pretrained(tmp_path / "low", card={})
+    with pytest.raises(InputError, match="task must be one that the model was trained for, low-dose"):
+        check_synthetic({"synthetic": settings["synthetic"] | {"teacher": str(tmp_path / "low")}}, (AC,), GEOMETRY)
+
+
+def test_counts_beyond_the_type_of_the_store_do_not_wrap(models, monkeypatch):
+    drawn = SinogramGenerationPipeline.from_pretrained(models["generator"])("brain", count=1, reconstruct=None)
+    bright = replace(drawn, sinograms=drawn.sinograms + 70_000)
+    monkeypatch.setattr(SinogramGenerationPipeline, "__call__", lambda *_, **__: bright)
+    with pytest.warns(UserWarning, match="brighter|trained with"):
+        made = draw_synthetic_pairs({"per_region": 1, "seed": 0, **models}, random_pairs())
+    assert made.counts.min() >= 70_000

@@ -202,6 +202,13 @@ def test_more_strength_trusts_the_counts_more_and_at_noisy_times_most(pipe, low,
     assert {how[1:] for how in seen} == {(0.25, 3)}
 
 
+def test_bright_counts_and_great_strength_stay_finite(pipe, drawn):
+    for how in ({"strength": 1e4}, {"strength": 1e6, "likelihood_steps": 4}):
+        with pytest.warns(UserWarning, match="counts in the mean bin"):
+            out = translate_unsupervised(pipe, 50 * drawn[:1], **LOW | {"dose_factor": 1} | how)
+        assert np.isfinite(out.expected).all()
+
+
 def test_empty_slices_pull_towards_nothing(pipe, low):
     out = translate_unsupervised(pipe, 0 * low, likelihood_steps=4, **LOW)
     free = translate_unsupervised(pipe, 0 * low, strength=0, **LOW)

@@ -79,7 +79,7 @@ def contents(store):
             if p.is_file() and p.name != "log.jsonl"}
 
 
-def wait_for(condition, seconds=30.0):
+def wait_for(condition, seconds=120.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "nothing happened in time"

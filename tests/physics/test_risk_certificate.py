@@ -58,7 +58,9 @@ def test_slices_cannot_pass_for_patients():
     for bound in (seeger_maurer_bound, mcallester_bound, partial(catoni_bound, rate=1.0)):
         with pytest.raises(InputError, match=r"bound must be at least .* 14 patients .* not a certificate"):
             certificate(n=14, bound=bound(monte_carlo_risk_bound(0.1, 300, 0.01), 1.5, 500, 0.04))
-    assert certificate(n=500, unit="slices", bound=seeger_maurer_bound(0.2, 1.5, 500, 0.04)).unit == "slices"
+    with pytest.raises(InputError, match="unit must be what is independent, such as patients, but was 'Slices'"):
+        certificate(n=500, unit="Slices", bound=seeger_maurer_bound(0.2, 1.5, 500, 0.04))
+    assert certificate(n=500, unit="phantoms", bound=seeger_maurer_bound(0.2, 1.5, 500, 0.04)).unit == "phantoms"
 
 
 @settings(deadline=None, max_examples=100)
