@@ -11,7 +11,7 @@ from allpet_physics.errors import InputError
 from allpet_physics.relative_entropy import binary_kl_inverse
 
 #: What is never independent of others of its patient.
-_NOT_INDEPENDENT = ("slices", "images", "sinograms", "samples", "frames", "bins", "pixels", "voxels", "augmented copies")
+_NOT_INDEPENDENT = ("slices", "images", "sinograms", "samples", "frames", "bins", "pixels", "voxels", "copies")
 
 
 @dataclass(frozen=True, kw_only=True)

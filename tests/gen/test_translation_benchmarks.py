@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from allpet_gen.baselines.unet import UNetPipeline
 from allpet_gen.tasks import TASKS
 from allpet_gen.translation_pipelines import SinogramBridgePipeline
 from allpet_gen.translator import SinogramTranslator
@@ -43,6 +44,7 @@ def model_and_store(tmp_path_factory):
     network = SinogramTranslator(ParallelGeometry(**parameters["geometry"]).to_dict(), 2e4,
                                  dict.fromkeys(TASKS, 2e4), -0.3, 0.5, **WIDTHS)
     SinogramBridgePipeline(network, tiny_scheduler()).save_pretrained(folder / "bridge")
+    UNetPipeline(network).save_pretrained(folder / "unet")
     return folder / "bridge", folder / "cohort.zarr"
 
 
@@ -106,6 +108,34 @@ def test_settings_have_effects_and_the_page_shows_them(scripts, arguments, tmp_p
     made = json.loads((tmp_path / "effects.json").read_text())
     sections = "\n".join(report.SECTIONS[name](made[name]) for name in report.SECTIONS)
     assert all(f"## {name}" in sections for name in ("Steps", "Attention", "Guidance", "Time"))
+    capsys.readouterr()
+
+
+def test_a_second_method_joins_what_was_kept_and_real_anatomy_stands_beside(scripts, arguments, model_and_store,
+                                                                            tmp_path, capsys):
+    quality, _, report = scripts
+    how = [*arguments, "--steps", "1", "--rows", "delayed frame", "--keep", str(tmp_path / "kept"), "--json",
+           str(tmp_path / "quality.json")]
+    alone = quality.main(how)["cohort"]["rows"]["delayed frame"]
+    both = quality.main([*how, "--unet", str(model_and_store[0].parent / "unet")])["cohort"]
+    assert len(both["models"]) == 2
+    row = both["rows"]["delayed frame"]
+    assert row["images"]["methods"]["bridge"]["metrics"] == alone["images"]["methods"]["bridge"]["metrics"]
+    wanted = (row["images"]["methods"]["bridge"]["metrics"]["psnr"]["mean"]
+              - row["images"]["methods"]["unet"]["metrics"]["psnr"]["mean"])
+    assert row["images"]["methods"]["bridge"]["difference"]["metrics"]["psnr"]["mean"] == pytest.approx(wanted)
+    record = {"cohort": both, "anatomy": both | {"split": "real"}}
+    (tmp_path / "both.json").write_text(json.dumps(record))
+    report.main([str(tmp_path / "both.json"), "--out", str(tmp_path / "page.md")])
+    page = (tmp_path / "page.md").read_text()
+    assert "Bridge less U-Net, on the same slices" in page
+    assert "# Anatomy that nobody here made" in page
+    assert "## Delayed frame, real anatomy" in page
+    error = both["rows"]["delayed frame"]["sinograms"]["methods"]["bridge"]["metrics"]["nrmse"]["mean"]
+    assert page.count(f"| {100 * error:.1f} % (") == 2  # on both sides of the drop
+    # Rows of other settings do not stay beside new ones.
+    other = quality.main([*how, "--steps", "2", "--rows", "tracer conversion"])["cohort"]
+    assert list(other["rows"]) == ["tracer conversion"]
     capsys.readouterr()
 
 
