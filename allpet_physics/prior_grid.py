@@ -92,6 +92,8 @@ def best_over_grid(bound: Callable[..., np.ndarray], empirical_risk, kl, n: int,
     InputError
         As `seeger_maurer_bound` and `union_over_grid`, and divergences that are not one per grid point.
     """
+    if not callable(bound):
+        raise InputError(f"bound must be a function such as seeger_maurer_bound, but was {bound!r}.")
     kl = as_divergence("kl", kl)
     if kl.ndim != 1 or kl.size == 0:
         raise InputError(f"kl must have shape (k,), one divergence per grid point, but its shape was {kl.shape}.")

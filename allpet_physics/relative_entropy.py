@@ -125,8 +125,9 @@ def gaussian_kl(mean_q, covariance_q, mean_p, covariance_p) -> np.ndarray:
     broadcast(mean_q=mean_q, mean_p=mean_p, covariance_q=root_q[..., 0], covariance_p=root_p[..., 0])
     m, z = np.linalg.solve(root_p, root_q), np.linalg.solve(root_p, (mean_q - mean_p)[..., np.newaxis])
     diagonal = np.diagonal(m, axis1=-2, axis2=-1)
-    spread = _g(np.square(diagonal) - 1, 2 * np.log(diagonal)) + np.square(np.tril(m, -1)).sum(axis=-1)
-    return 0.5 * (spread + np.square(z[..., 0])).sum(axis=-1)
+    with np.errstate(over="ignore"):  # what is beyond a float is infinite
+        spread = _g(np.square(diagonal) - 1, 2 * np.log(diagonal)) + np.square(np.tril(m, -1)).sum(axis=-1)
+        return 0.5 * (spread + np.square(z[..., 0])).sum(axis=-1)
 
 
 def diagonal_gaussian_kl(mean_q, variance_q, mean_p, variance_p) -> np.ndarray:

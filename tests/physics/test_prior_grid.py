@@ -74,6 +74,7 @@ def test_sharing_delta_keeps_a_chosen_bound_honest_and_not_sharing_does_not():
     (lambda: union_over_grid(0.1, 2, weights=[0.5, 0.6]), "weights must be 2 positive numbers"),
     (lambda: union_over_grid(0.1, 2, weights=[1.0, 0.0]), "weights must be 2 positive numbers"),
     (lambda: union_over_grid(0.1, 2, weights=[1.0]), "weights must be 2 positive numbers"),
+    (lambda: best_over_grid("seeger", 0.2, KL, 14, 0.05), "bound must be a function such as seeger_maurer_bound"),
     (lambda: best_over_grid(seeger_maurer_bound, 0.2, 1.0, 14, 0.05), r"kl must have shape \(k,\)"),
     (lambda: best_over_grid(seeger_maurer_bound, [[0.2], [0.3]], KL, 14, 0.05), "empirical_risk and n must be numbers"),
 ])

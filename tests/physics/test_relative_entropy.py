@@ -184,3 +184,8 @@ def test_widths_that_nearly_agree_or_are_far_apart_keep_their_digits():
 def test_mistakes_are_named(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_a_divergence_beyond_floats_is_infinite():
+    assert gaussian_kl([1e200], [[1.0]], [0.0], [[1e-200]]) == np.inf
+    assert diagonal_gaussian_kl([1e200], 1.0, [0.0], 1e-200) == np.inf
