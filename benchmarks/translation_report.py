@@ -48,7 +48,7 @@ def main(argv=None) -> None:
 def page(record: dict, effects: dict | None = None) -> str:
     """Return the page as Markdown."""
     cohort, real = record["cohort"], record.get("anatomy")
-    parts = [HEAD.format(**cohort), methods(cohort)]
+    parts = [HEAD.format(**cohort), methods(cohort), standing(cohort)]
     for name, row in in_order(cohort["rows"]):
         picture = PICTURES.get(name)
         parts += [row_section(name, row)] + ([f"![{name}](images/translation-{picture}.png)"] if picture else [])
@@ -105,6 +105,26 @@ def methods(record: dict) -> str:
     there = {name for row in record["rows"].values() for name in row["images"]["methods"]}
     return "\n".join(["| method | |", "|---|---|",
                       *(f"| {name} | {what} |" for name, what in METHODS.items() if name in there)])
+
+
+def standing(record: dict) -> str:
+    """Return where the bridge stands: beside the best other method, in each domain."""
+    lines = ["## Where the bridge stands", "",
+             'PSNR in dB, means; the best of the others in each domain, "with CT" left out.', "",
+             "| | sinograms: bridge | best other | images: bridge | best other |", "|" + "---|" * 5]
+    for name, row in in_order(record["rows"]):
+        cells = []
+        for domain in ("sinograms", "images"):
+            found = {method: row[domain]["methods"][method]["metrics"]["psnr"]["mean"]
+                     for method in row[domain]["methods"]}
+            if "bridge" not in found:
+                break
+            best = max((m for m in found if not m.startswith("bridge") and m != "with CT"), key=found.get)
+            own = f"{found['bridge']:.2f}"
+            cells += [f"**{own}**" if found["bridge"] > found[best] else own, f"{best}, {found[best]:.2f}"]
+        else:
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def row_section(name: str, row: dict) -> str:

@@ -76,6 +76,8 @@ def test_classical_methods_beat_an_untrained_bridge_and_the_page_says_so(scripts
     page = report.page(record)
     assert all(f"## {name[0].upper()}{name[1:]}\n" in page for name in rows)
     assert f"{low['bsrem']:.2f} (" in page
+    best = max((name for name in low if not name.startswith("bridge")), key=low.get)
+    assert f" {low['bridge']:.2f} | {best}, {low[best]:.2f} |" in page  # not ahead, so not in bold
     # What was kept gives the same record, and another model would not be taken from it.
     again = quality.main(arguments)
     assert again == record
