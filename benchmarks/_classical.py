@@ -11,6 +11,8 @@ from allpet_physics.radon import RadonOperator
 FILTERS_MM = (0.0, 5.0, 8.0, 12.0, 16.0, 24.0)
 BLURS_BINS = (0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0)
 STRENGTHS = (0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+#: What is chosen from.
+GRIDS = (FILTERS_MM, BLURS_BINS, STRENGTHS)
 
 
 def classical(items, tuning) -> dict:

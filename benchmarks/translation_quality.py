@@ -23,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from _classical import classical
+from _classical import GRIDS, classical
 from _real_anatomy import REGIONS, real_studies
 from _translation import draw_items, images
 
@@ -115,7 +115,7 @@ def measure(items, tuning, models, arguments) -> dict:
     """Return what `summary` says of all methods for one row, in both domains."""
     from allpet_gen.evaluation.paired import summary
 
-    plain = kept(arguments.keep, items, ["classical", tuning.sources], lambda: classical(items, tuning))
+    plain = kept(arguments.keep, items, ["classical", GRIDS, tuning.sources], lambda: classical(items, tuning))
     counts, pictures = dict(plain["counts"]), dict(plain["pictures"])
     samples, how = {}, [arguments.samples, arguments.steps, arguments.seed]
     for name, (model, digest) in models.items():
