@@ -71,8 +71,8 @@ items of a table, the median over items of the truth's maximum; nothing is maske
 FBP, OSEM, BSREM and "with CT" are told the true attenuation, scatter and randoms of the slice, as a scanner with a CT
 estimates them. The networks, "gaussian" and "bsrem, no factors" see the counts alone.
 
-Filters and priors of images are chosen by images, those of sinograms by sinograms. OSEM at full dose has a filter of
-5 mm, and so has the truth of the images; BSREM has none.
+Filters and priors of images are chosen by the mean PSNR of images, those of sinograms by that of sinograms. The
+truth of the images has a filter of 5 mm; BSREM has none.
 
 ```
 python benchmarks/translation_quality.py cohort.zarr --bridge small --json docs/translation.json
