@@ -12,6 +12,8 @@ from allpet_gen.translator import SinogramTranslator
 _AT_END = 0.1
 #: Expected counts, as a share of the scale, below which the deviance has no pole.
 _LEAST = 1e-6
+#: κ of eq. (XO3).
+_STEEPNESS = 16.0
 
 
 class Translation(nn.Module):
@@ -120,7 +122,9 @@ class RegressionObjective(Translation):
         deviance = poisson_deviance(wanted, made) / self.network.config.deviation**2
         used = batch["used"]
         loss = (deviance.mean(dim=(2, 3)) * used).sum(1) / used.sum(1)
-        return loss.mean(), {"clean": self.error(z.detach(), target, used).mean()}
+        scale = batch["scale"]
+        again = self.network.encode_target(made.detach() * scale.reshape(-1, 1, 1, 1), scale, used)
+        return loss.mean(), {"clean": self.error(again, target, used).mean()}
 
     def predict(self, source, start, **told) -> torch.Tensor:
         """Return z of the targets: the start and what the network adds to it."""
@@ -128,7 +132,14 @@ class RegressionObjective(Translation):
         return start + self.network(start, t, source, **told).float()
 
     def shares(self, z: torch.Tensor) -> torch.Tensor:
-        """Return expected counts over c_k, above zero on both sides of x = −1, so that no gradient dies there."""
+        r"""Return expected counts over c_k, the square of a root that is kept positive smoothly.
+
+        .. math:: s = \Big(\tfrac1\kappa \ln\big(1 + e^{\kappa (x + 1)/2}\big)\Big)^2. \tag{XO3}
+
+        It is the square of eq. (X1) but for a few counts, rises everywhere, and so has one z for each expectation. The
+        plain square has two, and no slope between them, where the z of empty bins is: a network that starts from a low
+        dose stays there.
+        """
         network = self.network
         x = nn.functional.pixel_shuffle(z, network.config.patch) * network.config.deviation + network.config.center
-        return ((x + 1) / 2).square() + _LEAST
+        return nn.functional.softplus((x + 1) / 2, beta=_STEEPNESS).square() + _LEAST

@@ -76,7 +76,7 @@ class UNetPipeline(TranslationPipeline):
             items = range(start, min(start + size, total))
             part = self._tensors(inputs, list(items))
             z = part.start + self._asked(part.start, torch.zeros((), device=self.device), part)
-            # Not `decode`: the loss lets x pass −1 and takes counts of its square all the same.
+            # Not `decode`: the loss has a root of its own, eq. (XO3).
             shares = objective.shares(z)
             found.add(items, (shares * part.scales.reshape(-1, 1, 1, 1)).cpu().numpy().astype(np.float32))
         return found.finish(noise=noise, seed=seed, first_slice=first_slice, reconstruct=reconstruct)
