@@ -73,7 +73,7 @@ def main(argv=None) -> dict:
         part["rows"][name] = measure(items, draw_items(tuning, task, dose_factor=factor), models, arguments)
         print(f"{name} ({time.perf_counter() - began:.0f} s)\n{table(part['rows'][name])}", flush=True)
         if arguments.json:
-            arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+            arguments.json.write_text(json.dumps(record, separators=(",", ":")) + "\n")
     return record
 
 
