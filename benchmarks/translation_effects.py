@@ -45,7 +45,7 @@ def main(argv=None) -> dict:
     arguments = parser.parse_args(argv)
     record = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.exists() else {}
     record |= {"date": str(date.today()), "machine": f"{platform.machine()}, Python {platform.python_version()}",
-               "patients": arguments.patients, "samples": arguments.samples, "steps": arguments.steps,
+               "patients": arguments.patients, "samples": arguments.samples, "bridge_steps": arguments.steps,
                "seed": arguments.seed}
     models = load_models(SimpleNamespace(bridge=arguments.bridge, unet=None, cyclegan=None))
     bridge = models["bridge"][0]
