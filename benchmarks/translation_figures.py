@@ -63,7 +63,8 @@ def draw(path, bridge, items, sources, arguments) -> None:
                     totals="spread" not in title) for title, sinograms, pictures in columns]
     names = [", ".join(word for word in (region, tracer, other) if word) + (f" ({1 + slot})" if other else "")
              for (tracer, region, other), slot in zip(items.said, items.slots, strict=True)]
-    translation_picture(path, sheet, items.geometry, names, [""], title=items.task.replace("-", " "),
+    translation_picture(path, sheet, items.geometry, names, [""], title=items.task.replace("-", " ")
+                        + "".join(f", 1/{factor}" for factor in items.options.values()),
                         subtitle=f"{arguments.samples} samples of {arguments.steps} steps; images: OSEM with the "
                                  "true factors, 5 mm Gaussian", image_unit="SUV")
 

@@ -85,6 +85,21 @@ def test_classical_methods_beat_an_untrained_bridge_and_the_page_says_so(scripts
     capsys.readouterr()
 
 
+def test_every_region_is_scanned_with_every_tracer_and_sources_are_scaled_by_its_like(scripts, model_and_store):
+    from _classical import scaled
+    from _translation import draw_items
+
+    studies = [study for split in SPLIT for study in scripts[0].read_patients(model_and_store[1], split, 10)][:9]
+    items = draw_items(studies, "attenuation-correction")
+    assert len({(tracer, region) for tracer, region, _ in items.said}) == 9
+    # With each kind once in the tuning set, its own ratio is found: totals are right one by one, not on average.
+    np.testing.assert_allclose(scaled(items, items).sum((1, 2)), items.truth.sum((1, 2)), rtol=1e-4)
+    ratio = items.truth.sum((1, 2)) / items.sources.sum((1, 2))
+    assert ratio.max() > 1.5 * ratio.min()
+    mixed = draw_items(studies, "tracer-separation")
+    np.testing.assert_allclose(scaled(mixed, mixed).sum((1, 2)), mixed.truth.sum((1, 2)), rtol=1e-4)
+
+
 def test_samples_enough_for_an_interval_are_covered_or_not(scripts, model_and_store, capsys):
     quality = scripts[0]
     bridge, store = model_and_store
