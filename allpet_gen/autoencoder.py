@@ -148,6 +148,20 @@ class SinogramAutoencoder(ModelMixin, ConfigMixin):
         x = self.decode(z)
         return self.expected(x[:, WHOLE if x.shape[1] == 3 else 0])
 
+    def middle_blocks(self, n: int):
+        """Return one block in the middle of the image for each of n sinograms, None where none is wanted.
+
+        It is what composites of sinograms have whose masks do not matter.
+        """
+        if self.config.channels == 1:
+            return None
+        from allpet_physics import Blocks
+
+        rows, cols = shape = self.geometry.image_shape
+        height, width = max(1, rows // 8), max(1, cols // 8)
+        block = [(rows - height) // 2, (cols - width) // 2, height, width]
+        return Blocks(shape, np.tile(block, (n, 1)), np.arange(n + 1))
+
     def network_input(self, sinograms, blocks=None) -> torch.Tensor:
         """Return counts, with their blocks where the model wants composites, as the input of `encode`.
 

@@ -72,7 +72,8 @@ def pair_origin(cohort, per_region: int, split: str = "train") -> str:
                        "split": split, "per_region": per_region})
 
 
-def read_pair_set(cohort, per_region: int, split: str = "train", progress: Callable = iter) -> PairSet:
+def read_pair_set(cohort, per_region: int, split: str = "train", progress: Callable = iter, *,
+                  attention: bool = True) -> PairSet:
     """Read the first `per_region` slices of every region of a part of a cohort, with the truth behind their counts.
 
     Parameters
@@ -82,6 +83,8 @@ def read_pair_set(cohort, per_region: int, split: str = "train", progress: Calla
     split : {"train", "validation", "test"}
     progress : callable
         Wraps the iteration over patients.
+    attention : bool
+        Whether maps of attention are made, which takes most of the time; they are zero otherwise.
 
     Raises
     ------
@@ -93,7 +96,7 @@ def read_pair_set(cohort, per_region: int, split: str = "train", progress: Calla
     shape = (len(rows), len(part.tracers), 2, *part.geometry.sinogram_shape)
     counts = np.empty(shape, np.dtype(part.group["prompts"].dtype))
     expected, unattenuated = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    attention = np.empty(shape, np.uint8)
+    maps = np.zeros(shape, np.uint8)
     at = {int(row): place for place, row in enumerate(rows)}
     for patient in progress(np.unique(part.patients[rows])):
         study = part.patient_study(int(patient))
@@ -105,8 +108,9 @@ def read_pair_set(cohort, per_region: int, split: str = "train", progress: Calla
                 scan = study.scan(tracer, frame)
                 counts[places, t, f], expected[places, t, f] = scan.prompts[kept], scan.expected[kept]
                 unattenuated[places, t, f] = study.unattenuated(tracer, frame)[kept]
-                attention[places, t, f] = np.rint(255 * source_attention(scan.prompts[kept], part.geometry))
-    return PairSet(counts, expected, unattenuated, attention, part.regions[rows], part.patients[rows], part.tracers,
+                if attention:
+                    maps[places, t, f] = np.rint(255 * source_attention(scan.prompts[kept], part.geometry))
+    return PairSet(counts, expected, unattenuated, maps, part.regions[rows], part.patients[rows], part.tracers,
                    part.geometry, pair_origin(cohort, per_region, split))
 
 

@@ -80,6 +80,13 @@ class BridgeObjective(Translation):
 
     def forward(self, batch: dict, generator: torch.Generator, part: str = "model"):
         """Return the loss and its terms by name."""
+        found, wanted, t, z, target = self.predicted(batch, generator)
+        clean = self.scheduler.predicted_clean(found.detach().float(), t, z)
+        return self.error(found, wanted, batch["used"]).mean(), {
+            "clean": self.error(clean, target, batch["used"]).mean()}
+
+    def predicted(self, batch: dict, generator: torch.Generator):
+        """Return F, F*, t, z_t and the target's z for times and noise that are drawn."""
         device = batch["source"].device
 
         def uniform(*shape):
@@ -95,9 +102,7 @@ class BridgeObjective(Translation):
         z = self.network.masked(self.scheduler.bridge_sample(target, start, noise, t), batch["used"])
         found = self.network(self.scheduler.scale_model_input(z, t), self.scheduler.noise_condition(t), source,
                              **self.told(batch, uniform))
-        error = self.error(found, self.scheduler.model_target(target, t, z), batch["used"])
-        clean = self.scheduler.predicted_clean(found.detach().float(), t, z)
-        return error.mean(), {"clean": self.error(clean, target, batch["used"]).mean()}
+        return found, self.scheduler.model_target(target, t, z), t, z, target
 
 
 class RegressionObjective(Translation):

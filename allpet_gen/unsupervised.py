@@ -37,7 +37,6 @@ from allpet_gen.translated import SampleStatistics, TranslatedSinograms, sample_
 from allpet_gen.translation_inputs import TranslationInputs, read_inputs
 from allpet_gen.translation_pipelines import refuse_settings
 from allpet_physics._arrays import as_positive_float, as_positive_int
-from allpet_physics.blocks import Blocks
 from allpet_physics.errors import InputError
 
 #: From which share of the schedule sampling starts, where the caller does not say.
@@ -223,13 +222,7 @@ class _Draws:
 
 def encode_counts(autoencoder: SinogramAutoencoder, counts: np.ndarray) -> torch.Tensor:
     """Return the standardised latents of counts (n, angle, bin), as composites of one block in the middle."""
-    blocks = None
-    if autoencoder.config.channels == 3:
-        rows, cols = shape = autoencoder.geometry.image_shape
-        height, width = max(1, rows // 8), max(1, cols // 8)
-        block = [(rows - height) // 2, (cols - width) // 2, height, width]
-        blocks = Blocks(shape, np.tile(block, (len(counts), 1)), np.arange(len(counts) + 1))
-    q = autoencoder.encode(autoencoder.network_input(counts, blocks))
+    q = autoencoder.encode(autoencoder.network_input(counts, autoencoder.middle_blocks(len(counts))))
     return autoencoder.standardise(q.mean.float())
 
 
