@@ -2,15 +2,15 @@ r"""Source and target of the five tasks, from the scans of one patient.
 
 With the prompts y, levels κ, line integrals L = A G x, attenuation factors a and background b = s + r of a `Study`:
 
-=========================  ==================================  =====================================================
-task                       source                              target
-=========================  ==================================  =====================================================
-``low-dose``               Binomial(y, 1/factor)               y
-``attenuation-correction`` y, with attenuation, s and r        κ L: the same activity and exposure without attenuation
-``delayed-frame``          y of the first frame                y of the delayed frame, same calibration
-``tracer-separation``      y of one tracer plus y of another   the two, on an axis ``tracer`` before the angles
-``tracer-conversion``      y of one tracer                     y of another, same anatomy and frame
-=========================  ==================================  =====================================================
+==========================  ==================================  =====================================================
+task                        source                              target
+==========================  ==================================  =====================================================
+``low-dose``                Binomial(y, 1/factor)               y
+``attenuation-correction``  y, with attenuation, s and r        κ L: the same activity and exposure without attenuation
+``delayed-frame``           y of the first frame                y of the delayed frame, same calibration
+``tracer-separation``       y of one tracer plus y of another   the two, on an axis ``tracer`` before the angles
+``tracer-conversion``       y of one tracer                     y of another, same anatomy and frame
+==========================  ==================================  =====================================================
 
 A sum of independent Poisson counts is a Poisson count, so the mixture is what one scan of both tracers would count
 (but for the randoms between one tracer's photons and the other's), and its two targets add up to it exactly.
