@@ -14,14 +14,13 @@ import sys
 import time
 from datetime import date
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from _translation import draw_items, images
-from translation_quality import load_models, read_patients, translate, usual_maximum
+from allpet_gen.evaluation.translation_items import draw_items, images
+from allpet_gen.evaluation.translation_table import load_models, read_patients, translate, usual_maximum
 
 _DOSE = 20
 STRENGTHS = (0.0, 0.01, 0.05, 0.2)
@@ -47,7 +46,7 @@ def main(argv=None) -> dict:
     record |= {"date": str(date.today()), "machine": f"{platform.machine()}, Python {platform.python_version()}",
                "patients": arguments.patients, "samples": arguments.samples, "bridge_steps": arguments.steps,
                "seed": arguments.seed}
-    models = load_models(SimpleNamespace(bridge=arguments.bridge, unet=None, cyclegan=None))
+    models = load_models({"bridge": arguments.bridge})
     bridge = models["bridge"][0]
     studies = read_patients(arguments.store, "test", arguments.patients)
     for part in arguments.only:

@@ -14,9 +14,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from _classical import scaled
-from _translation import draw_items, images
-from translation_quality import TUNING, read_patients, translate
+from allpet_gen.evaluation.classical import scaled
+from allpet_gen.evaluation.translation_items import draw_items, images
+from allpet_gen.evaluation.translation_table import TUNING, read_patients, translate
 
 ROOT = Path(__file__).resolve().parents[1]
 TASKS = {"low-dose": 20, "attenuation-correction": None, "delayed-frame": None, "tracer-separation": None,

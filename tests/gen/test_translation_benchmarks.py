@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 
 from allpet_gen.baselines.unet import UNetPipeline
+from allpet_gen.evaluation.classical import scaled
+from allpet_gen.evaluation.real_anatomy import real_studies
+from allpet_gen.evaluation.translation_items import draw_items
+from allpet_gen.evaluation.translation_table import read_patients
 from allpet_gen.tasks import TASKS
 from allpet_gen.translation_pipelines import SinogramBridgePipeline
 from allpet_gen.translator import SinogramTranslator
@@ -85,11 +89,8 @@ def test_classical_methods_beat_an_untrained_bridge_and_the_page_says_so(scripts
     capsys.readouterr()
 
 
-def test_every_region_is_scanned_with_every_tracer_and_sources_are_scaled_by_its_like(scripts, model_and_store):
-    from _classical import scaled
-    from _translation import draw_items
-
-    studies = [study for split in SPLIT for study in scripts[0].read_patients(model_and_store[1], split, 10)][:9]
+def test_every_region_is_scanned_with_every_tracer_and_sources_are_scaled_by_its_like(model_and_store):
+    studies = [study for split in SPLIT for study in read_patients(model_and_store[1], split, 10)][:9]
     items = draw_items(studies, "attenuation-correction")
     assert len({(tracer, region) for tracer, region, _ in items.said}) == 9
     # With each kind once in the tuning set, its own ratio is found: totals are right one by one, not on average.
@@ -172,9 +173,7 @@ def test_there_is_a_figure_for_each_task(scripts, model_and_store, tmp_path):
 
 
 @pytest.mark.skipif(not (DATA / "ct_abdomen").is_dir(), reason="needs ../shared/data with real anatomy")
-def test_real_anatomy_is_scanned_like_the_cohort(scripts, model_and_store):
-    from _real_anatomy import real_studies
-
+def test_real_anatomy_is_scanned_like_the_cohort(model_and_store):
     cohort = read_cohort(model_and_store[1])
     for region, organ in (("head", "brain_grey"), ("abdomen", "muscle")):
         studies = real_studies(DATA, cohort, region, 2, seed=1)

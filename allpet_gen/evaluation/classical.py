@@ -1,9 +1,9 @@
 """What can be made of counts without training: filters and reconstructions, tuned on other patients."""
 
 import numpy as np
-from _translation import BSREM, images, projected
 from scipy.ndimage import gaussian_filter
 
+from allpet_gen.evaluation.translation_items import BSREM, images, projected
 from allpet_physics import bsrem
 from allpet_physics.acquisition import AcquisitionModel
 from allpet_physics.radon import RadonOperator

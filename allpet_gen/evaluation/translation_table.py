@@ -1,0 +1,147 @@
+"""Translations beside every baseline and the classical methods, for the rows of one table, in both domains."""
+
+import hashlib
+import json
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from allpet_gen._pretrained import model_digests
+from allpet_gen.evaluation.classical import GRIDS, classical
+from allpet_gen.evaluation.paired import summary
+from allpet_gen.evaluation.translation_items import draw_items, images
+from allpet_gen.translation_models import is_bridge, load_translation
+
+#: Rows of the table: task and dose factor.
+ROWS = {"low-dose 1/4": ("low-dose", 4), "low-dose 1/10": ("low-dose", 10), "low-dose 1/20": ("low-dose", 20),
+        "low-dose 1/50": ("low-dose", 50), "low-dose 1/100": ("low-dose", 100),
+        "attenuation correction": ("attenuation-correction", None), "delayed frame": ("delayed-frame", None),
+        "tracer separation": ("tracer-separation", None), "tracer conversion": ("tracer-conversion", None)}
+#: Patients of the validation part that settings are chosen on: three of each region, one with each tracer.
+TUNING = 9
+#: A 90 % interval needs so many samples.
+_ENOUGH = 19
+
+
+@dataclass(frozen=True)
+class HowMeasured:
+    """Posterior samples of a bridge, its steps, the seed of the first, and a folder for what methods make, if any."""
+
+    samples: int = 20
+    steps: int = 10
+    seed: int = 1
+    keep: Path | None = None
+
+
+def measure_row(name: str, studies, tuning, models, how: HowMeasured) -> dict:
+    """Return what `measure` says of one of `ROWS`, for studies with their numbers and others to choose settings on."""
+    task, factor = ROWS[name]
+    items, others = (draw_items(part, task, dose_factor=factor) for part in (studies, tuning))
+    return measure(items, others, models, how)
+
+
+def load_models(folders) -> dict:
+    """Return trained methods by name, pipeline and digest of its files, from folders or names of shipped ones."""
+    models = {}
+    for name, source in folders.items():
+        pipe, folder = load_translation(source)
+        files = json.dumps(model_digests(folder), sort_keys=True)
+        models[name] = pipe, hashlib.sha256(files.encode()).hexdigest()
+    return models
+
+
+def read_patients(store, split, n):
+    """Return studies of the first patients of a part, with their numbers."""
+    from allpet_physics.simulation import read_cohort
+
+    part = read_cohort(store, split=split)
+    return [(int(p), part.patient_study(int(p))) for p in np.unique(part.patients)[:n]]
+
+
+def measure(items, tuning, models, how: HowMeasured) -> dict:
+    """Return what `summary` says of all methods for one row, in both domains.
+
+    Models that were not trained for the task are left out.
+    """
+    plain = kept(how.keep, items, ["classical", GRIDS, tuning.sources], lambda: classical(items, tuning))
+    counts, pictures = dict(plain["counts"]), dict(plain["pictures"])
+    samples, settings = {}, [how.samples, how.steps, how.seed]
+    models = {name: known for name, known in models.items() if items.task in known[0].tasks}
+    for name, (model, digest) in models.items():
+        made = kept(how.keep, items, [digest, *settings], lambda model=model: translate(model, items, how))
+        counts[name] = made["mean"]
+        if made["samples"] is not None:
+            counts[f"{name}, one sample"] = made["samples"][:, 0]
+            if made["samples"].shape[1] >= _ENOUGH:
+                samples[name] = made["samples"]
+    for name, sinograms in counts.items():
+        if name not in pictures:
+            pictures[name] = images(sinograms, items)
+    truth = images(items.truth, items)
+    return {"sinograms": summary(counts, items.truth, items.patients, data_range=usual_maximum(items.truth),
+                                 reference="unet" if "unet" in counts else None, counts=items.measured,
+                                 samples=samples or None),
+            "images": summary(pictures, truth, items.patients,
+                              data_range=usual_maximum(truth), reference="unet" if "unet" in counts else None,
+                              masks=items.masks, lesions=items.masks["lesions"],
+                              lesion_background=items.lesion_background),
+            "regions covered": {name: kept(how.keep, items, [models[name][1], *settings, "regions"],
+                                           lambda values=values: covered_regions(values, items, truth))
+                                for name, values in samples.items()},
+            "chosen": plain["chosen"]}
+
+
+def covered_regions(samples, items, truth) -> dict:
+    """Return how often central 90 % intervals of the samples' images cover the means of organs and lesions."""
+    made = np.stack([images(samples[:, s], items) for s in range(samples.shape[1])], axis=1)
+    found = summary({"bridge": made.mean(1)}, truth, items.patients, data_range=usual_maximum(truth),
+                    masks=items.masks, samples={"bridge": made})
+    return found["methods"]["bridge"]["coverage"]
+
+
+def kept(folder, items, made_by, make):
+    """Return what `make` returns, from the folder where it was kept."""
+    if folder is None:
+        return make()
+    arrays = [items.sources, items.truth, *(part for part in made_by if isinstance(part, np.ndarray))]
+    words = [items.task, items.options, [part for part in made_by if not isinstance(part, np.ndarray)]]
+    key = hashlib.sha256(json.dumps(words).encode() + b"".join(a.tobytes() for a in arrays)).hexdigest()[:16]
+    path = folder / f"{items.task}-{key}.pickle"
+    if path.exists():
+        return pickle.loads(path.read_bytes())
+    folder.mkdir(parents=True, exist_ok=True)
+    made = make()
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(pickle.dumps(made))
+    partial.replace(path)
+    return made
+
+
+def usual_maximum(truth) -> float:
+    """Return the median over items of the largest value."""
+    return float(np.median(truth.max((1, 2))))
+
+
+def translate(model, items, how, **options) -> dict:
+    """Return the posterior mean, and the samples, of every row."""
+    mean, drawn = np.empty_like(items.truth), None
+    if is_bridge(model):
+        options = {"n_samples": how.samples, "steps": how.steps, "seed": how.seed} | options
+    separate = items.task == "tracer-separation"
+    for words in sorted(set(items.said), key=str):
+        rows = np.array([i for i, s in enumerate(items.said) if s == words])
+        tracer, region, other = words
+        firsts = rows[items.slots[rows] == 0]
+        out = model(items.sources[firsts], task=items.task, tracer=tracer, region=region, other=other,
+                    **items.options, **options)
+        if out.samples is not None and drawn is None:
+            drawn = np.empty((len(items), out.samples.shape[1], *items.truth.shape[1:]), np.float32)
+        for i, row in enumerate(firsts):
+            for slot, at in enumerate((row, row + 1) if separate else (row,)):
+                pick = (slot,) if separate else ()
+                mean[at] = out.expected[(i, *pick)]
+                if drawn is not None:
+                    drawn[at] = out.samples[i][(slice(None), *pick)]
+    return {"mean": mean, "samples": drawn}
