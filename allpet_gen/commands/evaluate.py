@@ -1,0 +1,123 @@
+"""``allpet evaluate``: the paper's results redone on a store's test patients, as one page and one record."""
+
+import platform
+from datetime import date
+
+import click
+
+from allpet_gen._torch import require_torch
+from allpet_physics import _command_line as line
+
+_PAGE, _RECORD = "report.html", "report.json"
+_SHIPPED = {"generator": "small", "bridge": "bridge-small"}
+
+
+@line.command("evaluate", short_help="A report: generators, translations and certificates on test patients.",
+              example="""
+allpet evaluate cohort.zarr --out report
+allpet evaluate cohort.zarr --model generator=small --model vae=run/vae --model bridge=bridge-small --out report
+allpet evaluate cohort.zarr --model unet=run/unet --tier tiny --out quick""")
+@click.argument("store", type=line.FilePath(), metavar="STORE")
+@click.option("--model", "models", multiple=True, metavar="NAME=DIR",
+              help="A model and what it is: generator, vae, gan, sgm, bridge, unet, cyclegan, bridge+sd, unet+sd; "
+                   "repeat [default: the generator and the bridge that come with the package].")
+@click.option("--tier", type=click.Choice(["tiny", "small", "base"]), default="small", show_default=True,
+              help="How much is measured: minutes, hours on a CPU, or hours on a GPU.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, metavar="N")
+@click.option("--keep", type=line.FilePath(), metavar="DIR",
+              help="Keep what translations make there: a report with one more model then costs that model alone.")
+@click.option("--out", required=True, type=line.FilePath(), metavar="DIR", help="Folder for the page and the record.")
+@line.overwrite_option
+@line.json_option
+@line.quiet_option
+@click.pass_context
+def command(ctx, store, models, tier, seed, keep, out, overwrite, as_json, quiet):
+    """Measure trained models on the test patients of STORE, a cohort of allpet simulate.
+
+    \b
+    Written to --out:
+      report.html    tables and pictures by the figures 2 to 7 of arXiv 2509.09130, in one file
+      report.json    all figures; the same models, store, tier and seed give the same ones
+
+    Models must have the geometry of the store, and must not have been trained on its test patients; by the cards of
+    their trainings, that is refused.
+    """
+    require_torch()
+    from allpet_gen.commands._translation_results import versions_of_all
+    from allpet_gen.evaluation import report
+    from allpet_gen.evaluation.report_page import page
+    from allpet_gen.evaluation.report_pictures import draw_all
+    from allpet_gen.training_card import store_digest
+    from allpet_physics._files import refuse_existing, refuse_unwritable, staged
+    from allpet_physics._record import plain
+    from allpet_physics.commands._roi2sino_results import write_record
+    from allpet_physics.simulation.cohort_reader import read_cohort
+
+    asked = _asked(models, (*report.GENERATORS, *report.TRANSLATIONS))
+    names = [_PAGE, _RECORD]
+    refuse_existing(out, names, overwrite)
+    refuse_unwritable(out)
+    cohort = read_cohort(store)
+    progress = line.Progress(quiet)
+    progress.stage("loading the models")
+    loaded = {name: _load(name, source) for name, source in asked.items()}
+    with line.collected_warnings() as noticed, staged(out, names, overwrite=overwrite) as folder:
+        found = report.evaluate(loaded, cohort, store, report.TIERS[tier], seed=seed, keep=keep, progress=progress,
+                                stage=progress.stage)
+        progress.stage("drawing")
+        pictures = folder / "pictures"
+        pictures.mkdir()
+        shown = {name: pictures / f"{name}.png" for name in draw_all(pictures, found, cohort.geometry)}
+        record = plain({"allpet": "evaluate", "tables": found.tables,
+                        "made": {"command": line.command_line(ctx), "date": str(date.today()), "tier": tier,
+                                 "hardware": f"{platform.system()} {platform.machine()}, Python "
+                                             f"{platform.python_version()}",
+                                 "versions": versions_of_all(), "store": store_digest(cohort),
+                                 "models": {name: model.digest for name, model in loaded.items()}},
+                        "warnings": noticed})
+        (folder / _PAGE).write_text(page(record, shown), encoding="utf-8")
+        write_record(folder / _RECORD, record)
+        for path in shown.values():
+            path.unlink()
+        pictures.rmdir()
+    line.warn(noticed)
+    summary = {"allpet": "evaluate", "result": "done", "folder": str(out), "files": names, "exit_code": 0}
+    line.finish(summary, [f"written  {', '.join(names)} in {out}"], as_json, quiet)
+
+
+def _asked(models, known) -> dict[str, str]:
+    """Return the folder of each model by what it is."""
+    from allpet_physics.errors import InputError
+
+    found = {}
+    for text in models:
+        name, equals, folder = text.partition("=")
+        if not equals or name not in known or not folder:
+            raise InputError(f"model must be NAME=DIR with a name of {', '.join(known)}, but was {text!r}.")
+        if name in found:
+            raise InputError(f"model must name each kind once, but {name} was named twice.")
+        found[name] = folder
+    return found or dict(_SHIPPED)
+
+
+def _load(name: str, source: str):
+    """Return a model of the report."""
+    import hashlib
+    import json
+    from pathlib import Path
+
+    from allpet_gen._pretrained import model_digests
+    from allpet_gen.evaluation.report import GENERATORS, Model
+    from allpet_physics.errors import InputError
+
+    if name in GENERATORS:
+        from allpet_gen.denoising_moments import load_certifiable as load
+    else:
+        from allpet_gen.translation_models import load_translation as load
+    pipe, folder = load(source)
+    wanted = {"generator": "SinogramGenerationPipeline", "vae": "VAEPipeline", "gan": "GANPipeline",
+              "sgm": "SGMPipeline", "bridge": "SinogramBridgePipeline"}.get(name.partition("+")[0], "UNetPipeline")
+    if type(pipe).__name__ != wanted:
+        raise InputError(f"model {name} must be one for {wanted}, but {source!r} is one for {type(pipe).__name__}.")
+    files = json.dumps(model_digests(folder), sort_keys=True)
+    return Model(pipe, Path(folder), hashlib.sha256(files.encode()).hexdigest())

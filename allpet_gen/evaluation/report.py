@@ -1,0 +1,240 @@
+"""The paper's results redone on a benchmark that anyone has: from checkpoints and a store to tables and pictures.
+
+The sections follow the figures 2 to 7 of arXiv 2509.09130. What a section needs and was not given is said to be absent.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from allpet_gen.certificate import certify, miscounted_bound
+from allpet_gen.denoising_moments import denoising_moments, refuse_known_patients
+from allpet_gen.evaluation import generated_table as generated
+from allpet_gen.evaluation.translation_items import draw_items
+from allpet_gen.evaluation.translation_table import TUNING, HowMeasured, measure_row, read_patients, translate
+from allpet_gen.training_card import read_card
+from allpet_physics.counts import thin
+from allpet_physics.errors import GeometryError, InputError
+
+#: What a model can be in the report: generators, of which the first is ours, and translations.
+GENERATORS = ("generator", "vae", "gan", "sgm")
+TRANSLATIONS = ("bridge", "unet", "cyclegan", "bridge+sd", "unet+sd")
+#: The rows of the paper's figure 5.
+ROWS = ("low-dose 1/100", "attenuation correction", "delayed frame", "tracer separation", "tracer conversion")
+DELTAS = (0.001, 0.005, 0.01, 0.05)
+#: Digits of all figures of the record: what is beyond them is rounding of another number of threads.
+_DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Tier:
+    """How much is measured.
+
+    Attributes
+    ----------
+    drawn, drawn_steps : int
+        Sinograms of each generator, and steps of those that have any.
+    patients, samples, steps : int
+        Of the translations: test patients, samples of a bridge and its steps.
+    known : int
+        Training sinograms of each class that the classifier learns from and that copies are looked for in.
+    epochs : int
+        Of the classifier.
+    certified : int or None
+        Patients of a certificate; None for all.
+    maps : int
+        Draws from its posterior.
+    """
+
+    drawn: int
+    drawn_steps: int
+    patients: int
+    samples: int
+    steps: int
+    known: int
+    epochs: int
+    certified: int | None
+    maps: int
+
+
+TIERS = {"tiny": Tier(36, 4, 6, 2, 2, 30, 2, None, 1000), "small": Tier(500, 50, 27, 20, 10, 500, 20, None, 50_000),
+         "base": Tier(2000, 50, 144, 20, 10, 500, 20, None, 50_000)}
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A trained model of the report: its pipeline, its folder, and the digest of its files."""
+
+    pipe: object
+    folder: Path
+    digest: str
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What `evaluate` found.
+
+    Attributes
+    ----------
+    tables : dict
+        By section, plain values; the same models and store give the same ones.
+    shown : dict
+        By section, what pictures show: arrays, not for the record.
+    """
+
+    tables: dict
+    shown: dict
+
+
+def evaluate(models: Mapping[str, Model], cohort, store, tier: Tier, *, seed: int = 1,
+             keep: Path | None = None, progress: Callable = lambda items, stage, **_: items,
+             stage: Callable = lambda name: None) -> Evaluation:
+    """Measure models on the test patients of a cohort.
+
+    Parameters
+    ----------
+    models : mapping of str to Model
+        By `GENERATORS` and `TRANSLATIONS`.
+    cohort : Cohort
+    store : path-like
+        Of the cohort.
+    tier : Tier
+    seed : int
+    keep : path-like, optional
+        A folder for what the methods make, so that a run which was broken off, or has one more model, goes on.
+    progress : callable
+        ``progress(items, stage, unit=...)`` wraps an iteration.
+    stage : callable
+        Is told what is done next.
+
+    Raises
+    ------
+    InputError
+        No model; a model without the card of a training, or that was trained on test patients.
+    GeometryError
+        A model of another geometry than the store's.
+    """
+    check(models, cohort)
+    tables, shown = {"tier": asdict(tier), "seed": seed}, {}
+    made = {name: models[name] for name in GENERATORS if name in models}
+    asked = {name: models[name] for name in TRANSLATIONS if name in models}
+    if made:
+        _generators(made, cohort, tier, seed, tables, shown, progress, stage)
+    if asked:
+        _translations(asked, store, tier, seed, tables, shown, keep, stage)
+    if "generator" in made and "bridge" in asked:
+        stage("pairs of drawn sinograms")
+        shown["pairs"] = _pairs(made["generator"].pipe, asked["bridge"].pipe, cohort, tier, seed)
+    tables["certificates"] = {}
+    for name in ("generator", "bridge"):
+        if name in models:
+            tables["certificates"][name] = _certificates(models[name], name, cohort, tier, seed, progress)
+    return Evaluation(rounded(tables), shown)
+
+
+def check(models: Mapping[str, Model], cohort) -> None:
+    """Raise what `evaluate` raises, before any long work."""
+    if not models:
+        raise InputError("models must be at least one, but were none.")
+    for name, model in models.items():
+        if model.pipe.geometry != cohort.geometry:
+            raise GeometryError(f"{name} must have the store's geometry, {cohort.geometry}, but has "
+                                f"{model.pipe.geometry}; simulate a store of its size.")
+        card = read_card(model.folder)
+        if card is None:
+            raise InputError(f"{name} must come with training.json, which says what patients it was trained on, but "
+                             f"{str(model.folder)!r} has none; use the folder that allpet train wrote.")
+        refuse_known_patients(card, cohort, "test")
+
+
+def rounded(value):
+    """Return nested values with floats of six significant digits."""
+    if isinstance(value, Mapping):
+        return {str(k): rounded(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [rounded(v) for v in value]
+    if isinstance(value, (float, np.floating)):
+        return float(f"{value:.{_DIGITS}g}") if np.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _generators(models, cohort, tier, seed, tables, shown, progress, stage) -> None:
+    data = generated.held_out(cohort, "test")
+    train = generated.held_out(cohort, "train", tier.known)
+    stage("images of test patients")
+    truth, drawn = generated.real(data), {}
+    for name, model in models.items():
+        steps = {"steps": tier.drawn_steps} if getattr(model.pipe, "default_steps", 50) is not None else {}
+        drawn[name] = generated.draw_like(
+            model.pipe, data, tier.drawn, seed=seed, **steps,
+            progress=lambda rounds, name=name: progress(rounds, f"drawing, {name}", unit="step"))
+    stage("distances")
+    # The random network's unit is that of the real sinograms: no generator may choose its own.
+    scale = float(np.quantile(truth.counts, 0.999))
+    tables["distances"] = generated.distances(drawn, truth, data, scale, seed=seed)
+    stage("classifier")
+    classifier = generated.trained_classifier(cohort, tier.known, tier.epochs)
+    tables["prompts"] = generated.obedience(drawn, truth, data, classifier)
+    stage("copies and consistency")
+    tables["copies"] = generated.copies(drawn, truth, data, train)
+    tables["consistency"] = generated.consistency(drawn, truth, data)
+    tables["classes"] = list(data.classes)
+    first = {name: [int(np.flatnonzero(d.labels == k)[0]) for k in range(len(data.classes))]
+             for name, d in {"real, held out": truth, **drawn}.items()}
+    shown["drawn"] = {name: (d.counts[first[name]], d.images[first[name]])
+                      for name, d in {"real, held out": truth, **drawn}.items()}
+
+
+def _translations(models, store, tier, seed, tables, shown, keep, stage) -> None:
+    known = {name: (model.pipe, model.digest) for name, model in models.items()}
+    studies, tuning = (read_patients(store, split, n) for split, n in (("test", tier.patients),
+                                                                       ("validation", TUNING)))
+    how = HowMeasured(tier.samples, tier.steps, seed, keep)
+    tables["translations"] = {}
+    for name in ROWS:
+        stage(f"translations, {name}")
+        tables["translations"][name] = measure_row(name, studies, tuning, known, how)
+    able = {name: pipe for name, (pipe, _) in known.items() if "attenuation-correction" in pipe.tasks}
+    items = draw_items(studies[:3], "attenuation-correction")
+    shown["correction"] = items, {name: translate(pipe, items, how)["mean"] for name, pipe in able.items()}
+
+
+def _pairs(generator, bridge, cohort, tier, seed) -> list[tuple]:
+    """Return (task, words, source, targets) of drawn sinograms: pairs that no patient was scanned for.
+
+    Low doses are thinned and mixtures added up, which is exact; other targets are means of the bridge's samples.
+    """
+    region = next(r for r in cohort.card["parameters"]["regions"] if (cohort.regions == r).any())
+    tracers = list(cohort.tracers)
+    prompts = [f"{region} with {tracer}" for tracer in tracers[:2]]
+    drawn = generator(prompts, count=1, seed=seed * 10**6, steps=tier.drawn_steps, reconstruct=None).sinograms
+    rng = np.random.default_rng(seed)
+    pairs = [("low-dose 1/4", prompts[0], thin(drawn[0], 0.25, rng), drawn[:1])]
+    about = {"tracer": tracers[0], "region": region, "n_samples": tier.samples, "steps": tier.steps, "seed": seed}
+    for task in ("attenuation-correction", "delayed-frame", "tracer-conversion"):
+        two = {"other": tracers[1]} if task == "tracer-conversion" and len(tracers) > 1 else {}
+        if task in bridge.tasks and (two or task != "tracer-conversion"):
+            pairs.append((task.replace("-", " "), prompts[0], drawn[0],
+                          bridge(drawn[0], task=task, **about, **two).expected))
+    if len(tracers) > 1:
+        pairs.append(("tracer separation", " and ".join(tracers[:2]), drawn.sum(0), drawn))
+    return pairs
+
+
+def _certificates(model, name, cohort, tier, seed, progress) -> dict:
+    out = {}
+    for kind, augmented in (("measured", False), ("augmented", True)):
+        moments = denoising_moments(
+            model.pipe, model.folder, cohort, patients=tier.certified, augmented=augmented, seed=seed,
+            progress=lambda items, kind=kind: progress(items, f"certificates, {name}, {kind}", unit="patient"))
+        rows = {}
+        for delta in DELTAS:
+            found = certify(moments, delta, n_draws=tier.maps, seed=seed)
+            rows[f"{delta:g}"] = {"bound": found.certificate.bound, "vacuous": found.certificate.vacuous,
+                                  "test_set_bound": found.test_set_bound, "kl": found.certificate.kl,
+                                  "as_copies": miscounted_bound(found, moments.n_examples)}
+        out[kind] = {"patients": len(moments), "copies": moments.n_examples, "loss": found.unchanged,
+                     "loss_of_nothing": found.of_nothing, "bounds": rows}
+    return out

@@ -1,0 +1,139 @@
+"""`allpet evaluate`: one page and one record from models and a store, the same ones again, and what it refuses."""
+
+import json
+import re
+
+import pytest
+
+from allpet_gen.baselines.unet import UNetPipeline
+from allpet_gen.evaluation.report import ROWS, rounded
+from allpet_gen.evaluation.report_page import with_interval
+from allpet_gen.settings import read_settings
+from allpet_gen.tasks import TASKS
+from allpet_gen.training_card import store_digest, write_card
+from allpet_gen.translation_pipelines import SinogramBridgePipeline
+from allpet_gen.translator import SinogramTranslator
+from allpet_physics.simulation.cohort import cohort_parameters, write_cohort
+from allpet_physics.simulation.cohort_reader import read_cohort
+
+from .tiny_pipeline import GEOMETRY, tiny_pipeline
+from .tiny_translation import WIDTHS, tiny_scheduler
+from .translation_store import allpet
+
+SPLIT = {"train": list(range(12)), "validation": [12, 13, 14], "test": list(range(15, 27))}
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A store and models of random weights, said to be trained on its training patients."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    write_cohort(folder / "s", cohort_parameters(27, size=32, n_slices=1, split=SPLIT, seed=3))
+    cohort = read_cohort(folder / "s")
+    network = SinogramTranslator(GEOMETRY.to_dict(), 2e4, dict.fromkeys(TASKS, 2e4), -0.3, 0.5, **WIDTHS)
+    one = SinogramTranslator(GEOMETRY.to_dict(), 2e4, {"attenuation-correction": 2e4}, -0.3, 0.5, **WIDTHS)
+    for name, pipe, family in (("generator", tiny_pipeline(), ""),
+                               ("bridge", SinogramBridgePipeline(network, tiny_scheduler()), "translation-"),
+                               ("unet", UNetPipeline(network), "translation-"),
+                               ("one", UNetPipeline(one), "translation-")):
+        pipe.save_pretrained(folder / name, card={})
+        write_card(folder / name, {
+            "format": 1, "settings": read_settings("tiny", {}, family), "stages": {},
+            "store": {"sha256": store_digest(cohort), "kind": "cohort", "seed": 3},
+            "patients": {"train": SPLIT["train"], "validation": SPLIT["validation"]}})
+    return folder
+
+
+def evaluate(place, out, *names, more=()):
+    models = [word for name in names for word in ("--model", name if "=" in name else f"{name}={place / name}")]
+    return allpet("evaluate", place / "s", *models, "--tier", "tiny", "--out", out, "--quiet", *more)
+
+
+@pytest.fixture(scope="module")
+def report(place):
+    result = evaluate(place, place / "report", "generator", "bridge", "unet", f"unet+sd={place / 'one'}",
+                      more=("--keep", place / "kept"))
+    assert result.exit_code == 0, result.output
+    return place / "report"
+
+
+def test_the_page_stands_alone_and_has_every_section(report):
+    assert {path.name for path in report.iterdir()} == {"report.html", "report.json"}
+    page = (report / "report.html").read_text()
+    assert re.findall(r"<h2>(Figure \d)", page) == [f"Figure {n}" for n in range(2, 8)]
+    assert page.count("data:image/png;base64,") == 7  # two belong to figure 4
+    assert "Not evaluated" not in page
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert len(page) < 6_000_000
+
+
+def test_figures_of_the_page_are_those_of_the_record(report):
+    page, tables = (report / "report.html").read_text(), json.loads((report / "report.json").read_text())["tables"]
+    assert tuple(tables["translations"]) == ROWS
+    for row in tables["translations"].values():
+        for method in row["images"]["methods"].values():
+            assert f"<td>{with_interval(method['metrics']['psnr'])}</td>" in page
+    found = tables["distances"]["image, random-cnn"]["all"]["generator"]["frechet"]
+    assert f"<td>{with_interval(found['generated'])}</td><td>{with_interval(found['floor'])}</td>" in page
+    assert found["generated"]["value"] > 3 * found["floor"]["value"]  # its weights are random
+    # A model of one task is in the row of this task alone.
+    assert [row for row, t in tables["translations"].items() if "unet+sd" in t["images"]["methods"]] == [
+        "attenuation correction"]
+    bounds = tables["certificates"]["generator"]["measured"]["bounds"]
+    assert list(bounds) == ["0.001", "0.005", "0.01", "0.05"]
+    assert f"<td>{bounds['0.05']['bound']:.4f}" in page
+    assert set(tables["prompts"]) == {"real, held out", "generator"}
+    assert tables["copies"]["generator"]["copies"]["generated"]["value"] <= 1
+
+
+def test_the_same_models_give_the_same_tables(place, report, tmp_path):
+    result = evaluate(place, tmp_path / "again", "generator", "bridge", "unet", f"unet+sd={place / 'one'}")
+    assert result.exit_code == 0, result.output
+    first, again = (json.loads((folder / "report.json").read_text()) for folder in (report, tmp_path / "again"))
+    assert first["tables"] == again["tables"]
+    assert first["made"]["models"] == again["made"]["models"]
+
+
+def test_what_was_not_given_is_said_to_be_absent(place, tmp_path):
+    result = evaluate(place, tmp_path / "one", f"unet={place / 'one'}")
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "one" / "report.html").read_text()
+    assert page.count("Not evaluated") == 4
+    assert page.count("data:image/png") == 2
+
+
+@pytest.mark.parametrize(("names", "said"), [
+    (("encoder=x",), "NAME=DIR"), (("generator",) * 2, "was named twice"), (("bridge=",), "NAME=DIR"),
+    (("generator=nowhere",), "must be"), (("bridge=one",), "must be one for SinogramBridgePipeline"),
+    (("unet=bridge",), "must be one for UNetPipeline"), (("generator=small",), "must have the store's geometry"),
+])
+def test_what_it_refuses(place, tmp_path, names, said):
+    names = [name if "=" not in name or not (place / name.partition("=")[2]).is_dir() or name.endswith("=")
+             else f"{name.partition('=')[0]}={place / name.partition('=')[2]}" for name in names]
+    result = evaluate(place, tmp_path / "out", *names)
+    assert result.exit_code not in (0, 1), result.output
+    assert said in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_models_that_saw_test_patients_are_refused(place, tmp_path):
+    card = json.loads((place / "unet" / "training.json").read_text())
+    seen = {"patients": card["patients"] | {"train": [0, 15, 16]}}
+    for change, said in ((seen, "2 of the test part were trained on"), (None, "must come with training.json")):
+        folder = tmp_path / ("none" if change is None else "seen")
+        folder.mkdir()
+        for path in (place / "unet").rglob("*"):
+            target = folder / path.relative_to(place / "unet")
+            target.mkdir(exist_ok=True) if path.is_dir() else target.write_bytes(path.read_bytes())
+        (folder / "training.json").unlink()
+        if change is not None:
+            write_card(folder, card | change)
+        result = evaluate(place, tmp_path / "out", f"unet={folder}")
+        assert result.exit_code not in (0, 1)
+        assert said in result.stderr
+
+
+def test_rounding_keeps_six_digits_and_what_json_can_hold():
+    assert rounded({"a": [1.23456789, float("inf")], 1: (True, 3)}) == {"a": [1.23457, None], "1": [True, 3]}
