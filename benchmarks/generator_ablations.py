@@ -100,12 +100,12 @@ def variant(name, settings, cohort, folder, reference, arguments) -> dict:
     pipe = SinogramGenerationPipeline(autoencoder.eval(), denoiser.eval(), SinogramDDIMScheduler.from_config(
         noise_schedule(settings["diffusion"]).config))
     pipe.set_progress_bar_config(disable=True)
+    out = {"training_seconds": round(trained), "certificate": certificate(pipe, cohort, settings, folder)}
     rows = min(int((cohort.select(split="test").regions == r).sum()) for r in np.unique(cohort.regions))
     test = read_class_set(cohort, rows, "test")
     with torch.no_grad():
         made = pipe(list(test.classes), count=arguments.count // len(test.classes), seed=10**6, batch=99,
                     reconstruct=None).sinograms
-    out = {"training_seconds": round(trained)}
     for domain in ("sinogram", "image"):
         real, drawn, scale = test.counts, made, autoencoder.scaling.scale
         if domain == "image":
@@ -115,6 +115,25 @@ def variant(name, settings, cohort, folder, reference, arguments) -> dict:
                          real_strata=test.labels, extractor=RandomCNN(scale), n_components=24, whiten=True)
         out[domain] = {metric: {side: result[metric][side]["value"] for side in ("generated", "floor")}
                        for metric in ("frechet", "kernel_polynomial", "precision", "recall")}
+    return out
+
+
+def certificate(pipe, cohort, settings, folder) -> dict:
+    """Return the certified denoising loss of test patients at δ = 0.05, of sinograms as measured and augmented.
+
+    Each variant predicts in latents of its own, of variance 1 over the training data; their losses are shares of that.
+    """
+    from allpet_gen.certificate import certify
+    from allpet_gen.denoising_moments import denoising_moments
+    from allpet_gen.stages import read_sets
+    from allpet_gen.training_card import new_card, write_card
+
+    write_card(folder, new_card(settings, cohort, read_sets(cohort, settings)))
+    out = {}
+    for kind, augmented in (("measured", False), ("augmented", True)):
+        moments = denoising_moments(pipe, folder, cohort, augmented=augmented)
+        found = certify(moments)
+        out[kind] = {"patients": len(moments), "loss": found.unchanged, "bound": found.certificate.bound}
     return out
 
 
