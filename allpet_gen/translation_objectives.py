@@ -39,8 +39,8 @@ class Translation(nn.Module):
     def encoded(self, batch: dict):
         """Return z of source, start and target of a batch."""
         source = self.network.encode_source(batch["source"], batch["gain"])
-        return source, self.network.start(source, batch["used"]), self.network.encode_target(
-            batch["targets"], batch["scale"], batch["used"])
+        start = self.network.start(source, batch["used"], batch["tokens"], batch["numbers"])
+        return source, start, self.network.encode_target(batch["targets"], batch["scale"], batch["used"])
 
     def told(self, batch: dict, uniform) -> dict:
         """Return what the network is told of a batch; the gate is on for a part of the samples."""

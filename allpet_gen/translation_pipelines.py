@@ -56,7 +56,8 @@ class TranslationPipeline(PretrainedPipeline, DiffusionPipeline):
             attention = torch.from_numpy(inputs.attention[slices][:, None]).to(self.device)
             told |= {"attention": attention, "gate_strength": inputs.gate_strength}
         scales = torch.full((n,), network.target_scale(inputs.task.name), device=self.device)
-        return TranslationBatch(counts, source, network.start(source, used), used, scales, told)
+        start = network.start(source, used, told["tokens"], told["numbers"])
+        return TranslationBatch(counts, source, start, used, scales, told)
 
     def _asked(self, z: torch.Tensor, t: torch.Tensor, batch: TranslationBatch) -> torch.Tensor:
         """Return the network's output in single precision, whatever it computes in."""

@@ -15,6 +15,7 @@ from allpet_gen.pairs import (
     load_pair_set,
     measured_latents,
     measured_scales,
+    measured_starts,
     pair_origin,
     read_pair_set,
     save_pair_set,
@@ -27,6 +28,8 @@ from allpet_gen.translator import SinogramTranslator
 from allpet_physics.errors import InputError
 
 METHODS = ("bridge", "unet", "cyclegan")
+#: Where a translation starts: at the source moved near the target, eq. (X2), or at the source itself.
+STARTS = ("fitted", "source")
 #: What one channel's mean and deviation are measured on.
 _MEASURED = 600
 
@@ -62,19 +65,33 @@ def _synthetic_pairs(settings: Mapping, like: PairSet, out: Path, progress: Call
     return pairs
 
 
-def new_translator(pairs: PairSet, tasks, settings: Mapping) -> SinogramTranslator:
-    """Return an untrained network for some tasks; its weights follow from the seed, its scales from the pairs."""
+def new_translator(pairs: PairSet, tasks, settings: Mapping, method: str = "bridge") -> SinogramTranslator:
+    """Return an untrained network for some tasks; its weights follow from the seed, its scales from the pairs.
+
+    With ``data.start`` at "fitted", slopes and offsets of where it starts are measured too, for CycleGAN without pairs.
+
+    Raises
+    ------
+    InputError
+        Another start than "fitted" or "source".
+    """
+    if settings["data"]["start"] not in STARTS:
+        raise InputError(f"data.start must be one of {', '.join(STARTS)}, but was {settings['data']['start']!r}.")
     scale, targets = measured_scales(pairs, tasks)
     geometry, network = pairs.geometry.to_dict(), settings["network"]
 
-    def built(center: float, deviation: float) -> SinogramTranslator:
+    def built(center: float, deviation: float, starts=None) -> SinogramTranslator:
         torch.manual_seed(settings["training"]["seed"])
-        return SinogramTranslator(geometry, scale, targets, center, deviation, **network)
+        return SinogramTranslator(geometry, scale, targets, center, deviation, starts=starts, **network)
 
     raw = built(0.0, 1.0)
     z = measured_latents(raw, _dataset(pairs, raw, settings), _MEASURED)["target"]
     # Rounded: sums of another number of threads differ in their last bits, and a resumed training must not.
-    return built(*(float(f"{value:.6g}") for value in (z.double().mean(), z.double().std())))
+    standard = [float(f"{value:.6g}") for value in (z.double().mean(), z.double().std())]
+    if settings["data"]["start"] == "source":
+        return built(*standard)
+    plain = built(*standard)
+    return built(*standard, measured_starts(plain, _dataset(pairs, plain, settings), paired=method != "cyclegan"))
 
 
 def new_scheduler(network: SinogramTranslator, pairs: PairSet, settings: Mapping) -> BridgeScheduler:
@@ -127,7 +144,7 @@ def train_translation(method: str, sets: tuple[PairSet, PairSet], tasks, setting
     if method not in METHODS:
         raise InputError(f"method must be one of {', '.join(METHODS)}, but was {method!r}.")
     how = TrainingSettings.of(settings["training"], method)
-    network = new_translator(sets[0], tasks, settings)
+    network = new_translator(sets[0], tasks, settings, method)
     objective = new_objective(method, network, sets[0], settings)
     datasets = [_dataset(pairs, network, settings) for pairs in sets]
     return train(objective, datasets[0], how, Path(out) / f"{method}-training", validation=datasets[1], **options)

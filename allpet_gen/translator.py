@@ -1,5 +1,6 @@
 r"""The network of the bridges and of the baselines: from a sinogram, and what was said of it, to one or two others."""
 
+import numpy as np
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
@@ -7,6 +8,7 @@ from torch.nn import functional
 
 from allpet_gen.count_scaling import CountScaling
 from allpet_gen.denoiser import SinogramDenoiser
+from allpet_gen.prompts import VOCABULARY
 from allpet_gen.tasks import TASKS, find_task
 from allpet_physics._arrays import as_positive_float, as_positive_int
 from allpet_physics.errors import GeometryError, InputError
@@ -41,6 +43,8 @@ class SinogramTranslator(ModelMixin, ConfigMixin):
     center, deviation : float
         m and d.
     patch : int
+    starts : dict of list, optional
+        By task, rows (ℓ, a, b) with ℓ of eq. (T1): slope and offset of eq. (X2); a task without them has 1 and 0.
     **others
         Of `SinogramDenoiser`.
 
@@ -65,13 +69,15 @@ class SinogramTranslator(ModelMixin, ConfigMixin):
     def __init__(self, geometry: dict, count_scale: float, target_scales: dict, center: float = 0.0,
                  deviation: float = 1.0, patch: int = 4, block_out_channels=(64, 128, 160),
                  attention_levels=(False, True, True), layers_per_block: int = 1, token_dim: int = 128,
-                 attention_head_dim: int = 8, norm_num_groups: int = 16):
+                 attention_head_dim: int = 8, norm_num_groups: int = 16, starts: dict | None = None):
         super().__init__()
         self.geometry = ParallelGeometry(**geometry)
         self.tasks = refuse_unknown_tasks(target_scales)  # in their own order: a saved configuration is sorted
         self.scaling = CountScaling(count_scale)
         self._targets = {name: CountScaling(value).scale for name, value in target_scales.items()}
         as_positive_float("deviation", deviation)
+        self._starts = {VOCABULARY["task"].index(find_task(name).name) + 1: np.array(sorted(rows), float).T
+                        for name, rows in (starts or {}).items()}
         factor = as_positive_int("patch", patch) * 2 ** (len(block_out_channels) - 1)
         if any(n % factor for n in self.geometry.sinogram_shape):
             raise GeometryError(f"geometry must have angles and bins that are multiples of {factor}, but had "
@@ -94,9 +100,35 @@ class SinogramTranslator(ModelMixin, ConfigMixin):
         gain = torch.as_tensor(gain, dtype=torch.float32, device=counts.device).reshape(-1, 1, 1)
         return self._to_channels(self._standard(self.scaling.encode(counts * gain))[:, None])
 
-    def start(self, source: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
-        """Return where a bridge begins: the encoded source in every slot that is used; shape of `encode_target`."""
-        return self.masked(source.repeat(1, SLOTS, 1, 1), used)
+    def start(self, source: torch.Tensor, used: torch.Tensor, tokens: torch.Tensor,
+              numbers: torch.Tensor) -> torch.Tensor:
+        r"""Return where a translation begins, in every slot that is used; shape of `encode_target`.
+
+        .. math:: z_T = a\, z_x + b, \tag{X2}
+
+        with the encoded source :math:`z_x` and slope and offset of the sample's task, and of its dose, between whose
+        rows they are interpolated in ℓ: counts without attenuation are far above those with it, and a hundredth of a
+        dose is mostly noise, of which a small slope leaves little.
+
+        Parameters
+        ----------
+        source : tensor, shape (batch, patch², rows, columns)
+            Of `encode_source`.
+        used : tensor, shape (batch, SLOTS)
+        tokens, numbers : tensor, shape (batch, 4)
+            Of `allpet_gen.tasks`.
+        """
+        slope, offset = self.slope_and_offset(tokens, numbers)
+        return self.masked((slope * source + offset).repeat(1, SLOTS, 1, 1), used)
+
+    def slope_and_offset(self, tokens: torch.Tensor, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a and b of eq. (X2) of each sample, shape (batch, 1, 1, 1)."""
+        slope, offset = np.ones(len(tokens), np.float32), np.zeros(len(tokens), np.float32)
+        for k, (task, level) in enumerate(zip(tokens[:, 2].tolist(), numbers[:, 3].tolist(), strict=True)):
+            if task in self._starts:
+                levels, slopes, offsets = self._starts[task]
+                slope[k], offset[k] = np.interp(level, levels, slopes), np.interp(level, levels, offsets)
+        return tuple(torch.from_numpy(v).to(numbers.device)[:, None, None, None] for v in (slope, offset))
 
     def encode_target(self, counts: torch.Tensor, scales: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
         """Return z of expected counts (batch, SLOTS, angle, bin), with c_k (batch,) and the slots used."""

@@ -62,8 +62,9 @@ class CycleGANObjective(RegressionObjective):
     is said of them, are moved among the samples of their task besides, so that none stands where its source does.
     The attention map, which is made from a source, is for Gx alone.
 
-    G is as a U-Net asked once: ``predict`` adds its output to the source. H starts from the sum of the targets, which
-    in counts is what their mixture expects, and is given noise where G is given the source, for targets do not say
+    G is as a U-Net asked once: ``predict`` adds its output to the start, eq. (X2), whose slopes and offsets match mean
+    and deviation without pairs. H starts from a target by their inverse, or from the sum of two, which in counts is what
+    their mixture expects, and is given noise where G is given the source, for targets do not say
     which noise their source had. The identity term is for tasks where source and target differ by noise alone, low
     doses: a scan that has none should be left as it is.
 
@@ -118,7 +119,7 @@ class CycleGANObjective(RegressionObjective):
                         + judge(self._flat(fake), *of_fake).square().mean()) / 2 for judge, real, of_real, fake, of_fake
                        in ((self.of_targets, y, true_y, made, true), (self.of_sources, x, true, given, true_y)))
             return loss, {"discriminator": loss.detach()}
-        again = self.predict(given, self.network.start(given, used_y), **said_y)
+        again = self.predict(given, self.network.start(given, used_y, *true_y), **said_y)
         terms = {"adversarial": (self.of_targets(self._flat(made), *true) - 1).square().mean()
                  + (self.of_sources(self._flat(given), *true_y) - 1).square().mean(),
                  "cycle": (self.predict_back(made, used, noise[1], **said) - x).abs().mean()
@@ -126,7 +127,7 @@ class CycleGANObjective(RegressionObjective):
         alike = torch.isin(true_y[0][:, _TASK], torch.tensor(_ALIKE, device=device))
         if self.weights["identity"] > 0 and alike.any():
             kept = self._as_source(y[alike], used_y[alike])
-            same = self.predict(kept, self.network.start(kept, used_y[alike]),
+            same = self.predict(kept, self.network.start(kept, used_y[alike], *(value[alike] for value in true_y)),
                                 **{name: value[alike] for name, value in said_y.items()})
             terms["identity"] = self._distance(same, y[alike], used_y[alike]) * alike.float().mean()
         if self.weights["paired"] > 0:
@@ -139,7 +140,10 @@ class CycleGANObjective(RegressionObjective):
         """Return z of the sources: the sum of the targets and what H adds to it; `noise` has the shape of a source."""
         t = torch.zeros((), device=y.device)
         added = self.back(y, t, noise, **told).float()
-        return self._as_source(y, used) + added[:, :noise.shape[1]]
+        slope, offset = self.network.slope_and_offset(told["tokens"], told["numbers"])
+        alone = used.sum(1)[:, None, None, None] == 1  # the sum of two is a mixture as it is
+        start = self._as_source(y, used)
+        return torch.where(alone, (start - offset) / slope, start) + added[:, :noise.shape[1]]
 
     def _as_source(self, y: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
         """Return z of the sum of the targets: a lone target's own, as its scale takes the place of the source's."""

@@ -50,7 +50,7 @@ def test_decoding_gives_back_every_count(seed, mean, task):
 def test_a_source_is_encoded_as_a_target_of_its_scale(network, batch):
     """So what goes in undisturbed comes out as it was, in every slot that is used."""
     z = network.encode_source(batch["source"], batch["gain"])
-    start = network.start(z, batch["used"])
+    start = network.start(z, batch["used"], batch["tokens"], batch["numbers"])
     scale = torch.full((len(z),), network.config.count_scale)
     counts = network.decode(start, scale)
     wanted = (batch["source"] * batch["gain"][:, None, None])[:, None].expand_as(counts)
@@ -149,7 +149,7 @@ def test_saving_and_loading_keeps_every_bit(network, batch, tmp_path):
     assert [loaded.target_scale(task) for task in TASKS] == [network.target_scale(task) for task in TASKS]
     source = network.encode_source(batch["source"], batch["gain"])
     assert torch.equal(loaded.encode_source(batch["source"], batch["gain"]), source)
-    start = network.start(source, batch["used"])
+    start = network.start(source, batch["used"], batch["tokens"], batch["numbers"])
     arguments = (start, torch.zeros(()), source, batch["tokens"], batch["numbers"])
     assert torch.equal(loaded(*arguments), network(*arguments))
 
@@ -161,8 +161,8 @@ def test_gradient_checkpointing_changes_no_gradient(batch):
         if frugal:
             network.enable_gradient_checkpointing()
         source = network.encode_source(batch["source"], batch["gain"])
-        out = network(network.start(source, batch["used"]), torch.zeros(()), source, batch["tokens"], batch["numbers"],
-                      batch["attention"], 0.5)
+        start = network.start(source, batch["used"], batch["tokens"], batch["numbers"])
+        out = network(start, torch.zeros(()), source, batch["tokens"], batch["numbers"], batch["attention"], 0.5)
         out.square().mean().backward()
         found.append([p.grad for p in network.parameters()])
     for plain, again in zip(*found, strict=True):
