@@ -1,6 +1,7 @@
 r"""The network of the bridges and of the baselines: from a sinogram, and what was said of it, to one or two others."""
 
-import numpy as np
+from itertools import pairwise
+
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
@@ -76,7 +77,7 @@ class SinogramTranslator(ModelMixin, ConfigMixin):
         self.scaling = CountScaling(count_scale)
         self._targets = {name: CountScaling(value).scale for name, value in target_scales.items()}
         as_positive_float("deviation", deviation)
-        self._starts = {VOCABULARY["task"].index(find_task(name).name) + 1: np.array(sorted(rows), float).T
+        self._starts = {VOCABULARY["task"].index(find_task(name).name) + 1: sorted(map(tuple, rows))
                         for name, rows in (starts or {}).items()}
         factor = as_positive_int("patch", patch) * 2 ** (len(block_out_channels) - 1)
         if any(n % factor for n in self.geometry.sinogram_shape):
@@ -123,12 +124,15 @@ class SinogramTranslator(ModelMixin, ConfigMixin):
 
     def slope_and_offset(self, tokens: torch.Tensor, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a and b of eq. (X2) of each sample, shape (batch, 1, 1, 1)."""
-        slope, offset = np.ones(len(tokens), np.float32), np.zeros(len(tokens), np.float32)
-        for k, (task, level) in enumerate(zip(tokens[:, 2].tolist(), numbers[:, 3].tolist(), strict=True)):
-            if task in self._starts:
-                levels, slopes, offsets = self._starts[task]
-                slope[k], offset[k] = np.interp(level, levels, slopes), np.interp(level, levels, offsets)
-        return tuple(torch.from_numpy(v).to(numbers.device)[:, None, None, None] for v in (slope, offset))
+        task, level = tokens[:, 2], numbers[:, 3].float()
+        found = torch.stack([torch.ones_like(level), torch.zeros_like(level)])
+        for number, rows in self._starts.items():
+            value = torch.tensor(rows[0][1:], device=level.device)[:, None] + torch.zeros_like(found)
+            for (low, *left), (high, *right) in pairwise(rows):
+                rise = torch.tensor(right, device=level.device) - torch.tensor(left, device=level.device)
+                value = value + rise[:, None] * ((level - low) / (high - low)).clamp(0, 1)
+            found = torch.where(task == number, value, found)
+        return found[0][:, None, None, None], found[1][:, None, None, None]
 
     def encode_target(self, counts: torch.Tensor, scales: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
         """Return z of expected counts (batch, SLOTS, angle, bin), with c_k (batch,) and the slots used."""

@@ -63,8 +63,8 @@ class CycleGANObjective(RegressionObjective):
     The attention map, which is made from a source, is for Gx alone.
 
     G is as a U-Net asked once: ``predict`` adds its output to the start, eq. (X2), whose slopes and offsets match mean
-    and deviation without pairs. H starts from a target by their inverse, or from the sum of two, which in counts is what
-    their mixture expects, and is given noise where G is given the source, for targets do not say
+    and deviation without pairs. H starts from a target by their inverse, or from the sum of two, which in counts is
+    what their mixture expects, and is given noise where G is given the source, for targets do not say
     which noise their source had. The identity term is for tasks where source and target differ by noise alone, low
     doses: a scan that has none should be left as it is.
 

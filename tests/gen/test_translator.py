@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allpet_gen.tasks import TASKS
+from allpet_gen.tasks import TASKS, task_tokens
 from allpet_gen.translator import SLOTS, SinogramTranslator, refuse_unknown_tasks, slots_used
 from allpet_physics.errors import GeometryError, InputError
 
@@ -213,3 +213,21 @@ def test_what_cannot_be_made_is_refused(changes, error, message):
 def test_scales_must_be_positive(scale, targets):
     with pytest.raises(InputError, match="scale must be"):
         SinogramTranslator(GEOMETRY.to_dict(), scale, targets, patch=2)
+
+
+def test_a_start_is_interpolated_between_doses_and_is_of_its_task():
+    """Equation (X2), on both sides of the rows and between them; tasks without rows start at the source."""
+    config = {name: value for name, value in tiny_translator(PAIRS).config.items() if name[0] != "_"}
+    rows = {"low-dose": [[1.0, 0.4, 0.3], [0.0, 1.0, 0.0], [0.5, 0.8, 0.1]], "delayed-frame": [[0.0, 0.7, -0.4]]}
+    network = SinogramTranslator(**config | {"starts": rows})
+    tokens = torch.tensor([task_tokens(task, None, None) for task in
+                           ("low-dose",) * 5 + ("delayed-frame", "attenuation-correction")])
+    numbers = torch.zeros(7, 4)
+    numbers[:5, 3] = torch.tensor([-0.2, 0.25, 0.5, 0.75, 1.5])
+    slope, offset = (v.flatten() for v in network.slope_and_offset(tokens, numbers))
+    torch.testing.assert_close(slope, torch.tensor([1.0, 0.9, 0.8, 0.6, 0.4, 0.7, 1.0]))
+    torch.testing.assert_close(offset, torch.tensor([0.0, 0.05, 0.1, 0.2, 0.3, -0.4, 0.0]))
+    source = torch.randn(7, 4, 16, 16)
+    start = network.start(source, torch.tensor([[1.0, 0.0]] * 7), tokens, numbers)
+    torch.testing.assert_close(start[:, :4], slope[:, None, None, None] * source + offset[:, None, None, None])
+    assert not start[:, 4:].any()
