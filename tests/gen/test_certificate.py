@@ -1,6 +1,7 @@
 """Certificates of trained networks: the moments they rest on, the posterior, how often the bound fails, refusals."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from allpet_gen.settings import read_settings
 from allpet_gen.training_card import store_digest, write_card
 from allpet_gen.translation_pipelines import SinogramBridgePipeline
 from allpet_physics.errors import GeometryError, InputError
-from allpet_physics.pac_bayes import gaussian_kl
+from allpet_physics.pac_bayes import certified_bound, gaussian_kl
 from allpet_physics.simulation.cohort_reader import read_cohort
 
 from .tiny_pipeline import tiny_pipeline
@@ -121,8 +122,6 @@ def test_priors_were_written_down_beforehand_and_paid_for():
     assert found.prior_spread in PRIOR_SPREADS
     c = found.certificate
     assert c.delta + c.delta_monte_carlo == pytest.approx(0.05)
-    from allpet_physics.pac_bayes import certified_bound
-
     unpaid = certified_bound(c.empirical_risk, c.draws, c.kl, c.n, c.delta, c.delta_monte_carlo)
     assert c.bound > unpaid
 
@@ -260,3 +259,19 @@ def test_another_geometry_is_refused(place, tmp_path):
 def test_shipped_models_are_found_by_name():
     for name in ("small", "bridge-small"):
         assert load_certifiable(name)[1].name == name
+
+
+def test_the_page_is_that_of_the_records(monkeypatch):
+    """docs/certificates.md is what its script writes, and its bounds are those of losses, divergences and patients."""
+    root = Path(__file__).resolve().parents[2]
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    import certificate_report
+
+    records = [json.loads((root / "docs" / f"certificate_{name}.json").read_text()) for name in ("generator", "bridge")]
+    assert (root / "docs" / "certificates.md").read_text() == certificate_report.page(records)
+    for record in records:
+        for kind in ("measured", "augmented"):
+            for row in record[kind]["rows"]:
+                again = certified_bound(row["empirical_risk"], record["maps"], row["kl"], record[kind]["patients"],
+                                        0.9 * row["delta"] / len(PRIOR_SPREADS), 0.1 * row["delta"])
+                assert row["bound"] == pytest.approx(float(again), rel=1e-9)

@@ -1,0 +1,71 @@
+"""Write docs/certificates.md from the records of `allpet certify`.
+
+    allpet certify small cohort.zarr --out docs/certificate_generator.json
+    allpet certify bridge-small cohort.zarr --draws 1 --out docs/certificate_bridge.json
+    python benchmarks/certificate_report.py docs/certificate_generator.json docs/certificate_bridge.json
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+HEAD = """# Certificates of the models that ship
+
+How large the denoising loss of a model can be for a new patient, by a PAC-Bayes bound over test patients whom it was
+not trained on. The loss of a patient is the mean squared error of what the network predicts, over slices, tracers,
+times, noise and views, with the variance of what it should predict as its unit: predicting nothing has about 1. The
+equations are in `allpet_gen.certificate` and `allpet_physics.pac_bayes`; [errata](errata.md) says where they leave
+the paper.
+
+- **certificate**: for a model whose output channels go through a random linear map, drawn from a Gibbs posterior; the
+  prior was learned from the training patients alone. Data and draws fail together with a chance of at most δ.
+- **test-set bound**: for the network as it is. Nothing was fitted to the test patients, so it needs no posterior, and
+  is lower. The divergences are almost nothing: the posterior stays at the prior, for the test patients ask for no
+  change.
+- **measured** are sinograms as they are, **augmented** turned, mirrored and, for the generator, with the masks of
+  RMAS and DMM drawn anew. n is the same.
+- The last columns are **no certificates**: sinograms of one patient, and copies of one sinogram, are not independent.
+  All that they seem to gain comes from counting; the paper's gain by augmentation is of this kind.
+
+```
+allpet simulate --patients 720 --seed 2026 --size 128 --out cohort.zarr
+allpet certify small cohort.zarr --out docs/certificate_generator.json
+allpet certify bridge-small cohort.zarr --draws 1 --out docs/certificate_bridge.json
+python benchmarks/certificate_report.py docs/certificate_generator.json docs/certificate_bridge.json
+```"""
+
+
+def main(argv=None) -> None:
+    """Write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("records", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "certificates.md")
+    arguments = parser.parse_args(argv)
+    arguments.out.write_text(page([json.loads(path.read_text()) for path in arguments.records]))
+
+
+def page(records) -> str:
+    """Return the page as Markdown."""
+    return "\n\n".join([HEAD, *(section(record) for record in records)]) + "\n"
+
+
+def section(record) -> str:
+    """Return the tables of one model."""
+    lines = [f"## `{record['model']['name']}`"]
+    for kind in ("measured", "augmented"):
+        table = record[kind]
+        lines += ["", f"**{kind}**: {table['patients']} patients, {table['sinograms']} sinograms, {table['copies']} "
+                  f"predictions; loss {table['loss']:.4f}, of predicting nothing {table['loss_of_nothing']:.4f}.", "",
+                  "| δ | certificate | test-set bound | sinograms counted: none | predictions counted: none |",
+                  "|" + "---|" * 5]
+        for row in table["rows"]:
+            wrong, vacuous = row["not_certificates"], " (vacuous)" if row["vacuous"] else ""
+            lines.append(f"| {row['delta']:g} | **{row['bound']:.4f}**{vacuous} | {row['test_set_bound']:.4f} | "
+                         f"{wrong['sinograms']:.4f} | {wrong['copies']:.4f} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
