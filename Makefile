@@ -15,13 +15,14 @@ SOURCES = $(shell find allpet_physics allpet_gen -type f -not -name '*.pyc')
 INSTALL = $(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)")
 export PIP_PROGRESS_BAR = off
 
-.PHONY: help demo test lint notebooks bench clean
+.PHONY: help demo test lint docs notebooks bench clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo       a picture of the whole chain, in $(OUT)"
 	@echo "make test       ruff and pytest, with every optional package"
 	@echo "make lint       ruff alone"
+	@echo "make docs       the documentation as a site, in docs/_build/html"
 	@echo "make notebooks  run the notebooks"
 	@echo "make bench      speed against other projectors, into docs/benchmarks.md (some minutes, on a quiet machine)"
 	@echo "make clean      remove .venv, demo_output and caches"
@@ -35,6 +36,10 @@ test: lint
 
 lint: $(TEST_STAMP)
 	@$(BIN)/ruff check .
+
+docs: $(TEST_STAMP)
+	@$(BIN)/python -m sphinx -W --keep-going -n -q -b html -d docs/_build/doctrees docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
 
 notebooks: $(TEST_STAMP)
 	@$(BIN)/python -m pytest tests/test_notebooks.py
@@ -67,5 +72,5 @@ $(MADE):
 	  "or name it: make PYTHON=/path/to/python3.12" >&2; exit 1
 
 clean:
-	rm -rf .venv demo_output build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv demo_output build dist docs/_build docs/made .pytest_cache .ruff_cache .hypothesis
 	find allpet_physics allpet_gen tests -name __pycache__ -type d -prune -exec rm -rf {} +
