@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 
+from allpet_gen.evaluation.generated_table import class_words, draw_like, held_out, residuals
+
 
 class Setup:
     """The model, the real sinograms and, once asked for, the generated ones and all images."""
@@ -12,7 +14,6 @@ class Setup:
         import inspect
 
         from allpet_gen import SinogramGenerationPipeline
-        from allpet_gen.data import read_class_set
         from allpet_physics.simulation.cohort_reader import read_cohort
 
         self.arguments = arguments
@@ -22,26 +23,20 @@ class Setup:
             defaults[name].default if getattr(arguments, name) is None else getattr(arguments, name)
             for name in ("guidance", "rescale"))
         self.cohort = read_cohort(arguments.store)
-        self.test = read_class_set(self.cohort, self.held_out(arguments.split), arguments.split)
+        self.test = held_out(self.cohort, arguments.split)
         self._made, self._images = {}, {}
 
     def train(self, per_class=None):
         """Return the training sinograms."""
-        from allpet_gen.data import read_class_set
-
-        return read_class_set(self.cohort, min(self.held_out("train"), per_class or 500), "train")
+        return held_out(self.cohort, "train", per_class or 500)
 
     def generated(self, **options):
         """Return drawn sinograms, as many of each class as will make the number asked for."""
         key = json.dumps(sorted((k, str(v)) for k, v in options.items()))
         if key not in self._made:
-            n = self.arguments.count
-            per_class = -(-n // len(self.test.classes))
             chosen = {"steps": self.arguments.steps, "guidance": self.guidance, "rescale": self.rescale} | options
-            out = self.pipe(list(self.test.classes), count=per_class, seed=self.arguments.seed * 10**6,
-                            reconstruct=None, batch=50, **chosen)
-            keep = np.sort(np.random.default_rng(0).permutation(len(out))[:n])
-            self._made[key] = out.sinograms[keep], np.repeat(np.arange(len(self.test.classes)), per_class)[keep]
+            drawn = draw_like(self.pipe, self.test, self.arguments.count, seed=self.arguments.seed, **chosen)
+            self._made[key] = drawn.counts, drawn.labels
         return self._made[key]
 
     def guided(self):
@@ -58,11 +53,6 @@ class Setup:
                                   reconstruct=None, guides=(guide,)).sinograms)
         return np.concatenate(made), np.repeat(np.arange(len(test.classes)), per_class)
 
-    def held_out(self, split) -> int:
-        """Return how many slices every region has at least in a part."""
-        part = self.cohort.select(split=split)
-        return min(int((part.regions == region).sum()) for region in np.unique(part.regions))
-
     def images(self, name, sinograms):
         """Return uncorrected OSEM images, made once."""
         from allpet_gen.pipelines import reconstruct_uncorrected
@@ -72,33 +62,13 @@ class Setup:
         return self._images[name]
 
 
-def parts_of(prompt: str) -> tuple[str, str]:
-    """Return region and tracer of a prompt."""
-    from allpet_gen.prompts import Prompt
-
-    parsed = Prompt.parse(prompt)
-    return parsed.region, parsed.tracer
-
-
-def words(data) -> tuple[list[str], list[str]]:
-    """Return tracer and region of each sinogram of a set."""
-    each = [parts_of(c) for c in data.classes]
-    return [each[k][1] for k in data.labels], [each[k][0] for k in data.labels]
-
-
-def residuals(counts, geometry) -> np.ndarray:
-    """Return (n, 4) residuals of orders 0 to 3 of uncorrected counts."""
-    from allpet_physics.consistency import helgason_ludwig
-
-    return np.asarray(helgason_ludwig(np.asarray(counts, np.float64), geometry).residual)
-
-
 def expectations(cohort, test, rows) -> np.ndarray:
     """Return the expected counts behind stored sinograms, float32 (n, angle, bin)."""
     split = str(cohort.splits[np.flatnonzero(cohort.patients == test.patients[0])[0]])
     parts, out = {}, []
+    regions, tracers = class_words(test)
     for row in rows:
-        region, tracer = parts_of(test.classes[test.labels[row]])
+        region, tracer = regions[test.labels[row]], tracers[test.labels[row]]
         if region not in parts:
             parts[region] = cohort.select(split=split, region=region)
         study = parts[region].study(int(row % test.per_class))

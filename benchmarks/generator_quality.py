@@ -17,7 +17,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from _generator import Setup, expectations, parts_of, psnr, residuals, words
+from _generator import Setup, expectations, psnr
+
+from allpet_gen.evaluation.generated_table import class_words, residuals, trained_classifier
 
 #: Sections in the order in which they are made; each needs those before it only for what it says.
 SECTIONS = ("autoencoder", "distances", "prompts", "consistency", "copies", "seconds", "memory")
@@ -99,7 +101,8 @@ def distances(setup) -> dict:
     from allpet_gen.evaluation.features import RandomCNN, StatisticsFeatures
 
     generated, _ = setup.generated()
-    regions = words(setup.test)[1]
+    regions = class_words(setup.test)[0]
+    regions = [regions[k] for k in setup.test.labels]
     scale = setup.pipe.autoencoder.scaling.scale
     out = {}
     for domain, real, made, unit in (
@@ -118,22 +121,20 @@ def distances(setup) -> dict:
 
 def prompts(setup) -> dict:
     """How often a classifier of real sinograms names what was asked for, beside how often it names real ones."""
-    from allpet_gen.data import read_class_set
     from allpet_gen.evaluation import classifier as room
 
     folder = setup.arguments.classifier
     if folder is not None and folder.exists():
         model = room.load_classifier(folder)
     else:
-        train, held = setup.train(), read_class_set(setup.cohort, setup.held_out("validation"), "validation")
-        model = room.train_classifier(train.counts, *words(train), held.counts, *words(held), seed=0)
+        model = trained_classifier(setup.cohort, 500, 20)
         if folder is not None:
             room.save_classifier(model, folder)
     sets = {"real, held out": (setup.test.counts, setup.test.labels), "generated": setup.generated()}
     if setup.arguments.stronger is not None:
         sets[f"generated, guidance {setup.arguments.stronger:g}"] = setup.generated(guidance=setup.arguments.stronger)
     out = {}
-    regions, tracers = (np.array(names) for names in zip(*map(parts_of, setup.test.classes), strict=True))
+    regions, tracers = map(np.array, class_words(setup.test))
     for name, (counts, truth) in sets.items():
         found = room.predict(model, np.asarray(counts, np.float32))
         tracer, region = np.asarray(found.tracer) == tracers[truth], np.asarray(found.region) == regions[truth]

@@ -153,8 +153,13 @@ def copies(drawn: Mapping[str, Drawn], truth: Drawn, data: ClassSet, train: Clas
 
 def consistency(drawn: Mapping[str, Drawn], truth: Drawn, data: ClassSet) -> dict:
     """Return the mean Helgason-Ludwig residuals of orders 0 to 3 of uncorrected counts, real ones first."""
-    return {name: np.asarray(helgason_ludwig(np.asarray(d.counts, np.float64), data.geometry).residual).mean(0).tolist()
+    return {name: residuals(d.counts, data.geometry).mean(0).tolist()
             for name, d in {"real, held out": truth, **drawn}.items()}
+
+
+def residuals(counts, geometry) -> np.ndarray:
+    """Return the Helgason-Ludwig residuals of orders 0 to 3 of uncorrected counts, shape (n, 4)."""
+    return np.asarray(helgason_ludwig(np.asarray(counts, np.float64), geometry).residual)
 
 
 def trained_classifier(cohort, most: int, epochs: int):

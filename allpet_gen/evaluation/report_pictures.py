@@ -125,7 +125,7 @@ def bounds_figure(path, tables: Mapping) -> None:
     for axis, (name, kinds) in zip(axes[0], tables.items(), strict=True):
         for k, (kind, table) in enumerate(kinds.items()):
             deltas = [float(d) for d in table["bounds"]]
-            for key, style, word in (("bound", "o-", "certificate"), ("as_copies", "x:", "copies counted: no certificate")):
+            for key, style, word in (("bound", "o-", "certificate"), ("as_copies", "x:", "copies counted (none)")):
                 axis.plot(deltas, [row[key] for row in table["bounds"].values()], style, color=_COLOURS[k],
                           label=f"{kind}, {word}")
             axis.axhline(table["loss"], color=_COLOURS[k], linewidth=0.7, linestyle="--")
