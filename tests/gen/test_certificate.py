@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 
 from allpet_gen.certificate import PRIOR_SPREADS, certify, gibbs_posterior, miscounted_bound
-from allpet_gen.denoising_moments import denoising_moments, load_certifiable
+from allpet_gen.data import ClassSet
+from allpet_gen.denoising_moments import _generator_batches, denoising_moments, load_certifiable
 from allpet_gen.output_moments import gather_moments
 from allpet_gen.settings import read_settings
 from allpet_gen.training_card import store_digest, write_card
 from allpet_gen.translation_pipelines import SinogramBridgePipeline
 from allpet_physics.errors import GeometryError, InputError
-from allpet_physics.pac_bayes import certified_bound, gaussian_kl
+from allpet_physics.pac_bayes import certified_bound, gaussian_kl, seeger_maurer_bound
 from allpet_physics.simulation.cohort_reader import read_cohort
 
-from .tiny_pipeline import tiny_pipeline
+from .tiny_pipeline import GEOMETRY, tiny_pipeline
 from .tiny_translation import tiny_scheduler, tiny_translator
 from .translation_store import allpet, write_store
 
@@ -87,6 +88,10 @@ def test_a_network_that_shrinks_is_mended_where_patients_are_enough():
     assert found.certificate.bound < 0.2 < found.test_set_bound
     few = certify(gather_moments(problem(20, gain=0.5, noise=0.0), [0, 0]), 0.05, n_draws=2000)
     assert few.certificate.empirical_risk > found.certificate.empirical_risk
+    # What is chosen is the bound: a map that fits twenty patients best has a divergence that they cannot pay.
+    share = 0.9 * 0.05 / len(PRIOR_SPREADS)
+    alone = seeger_maurer_bound(few.unchanged, 0, 20, share)
+    assert few.certificate.bound < alone + 0.03  # the draws cost a little
 
 
 def test_the_bound_fails_as_rarely_as_it_says():
@@ -170,6 +175,15 @@ def test_patients_do_not_depend_on_one_another(place):
     at = every.patients.tolist().index(alone.patients[0])
     np.testing.assert_allclose(alone.square[0], every.square[at], rtol=1e-6)
     np.testing.assert_allclose(alone.gram[0], every.gram[at], rtol=1e-4, atol=1e-6)
+
+
+def test_patients_of_equal_counts_have_times_and_noise_of_their_own():
+    counts = np.tile(np.random.default_rng(0).poisson(50, (1, 32, 32)), (2, 1, 1)).astype(np.uint16)
+    data = ClassSet(counts, np.ones((2, 3), np.int64), np.array([4, 5]), GEOMETRY, ("a",), 2)
+    one, two = _generator_batches(tiny_pipeline(), data, None, 3, 0, iter)
+    assert not np.allclose(one[1], two[1])
+    again = list(_generator_batches(tiny_pipeline(), data, None, 3, 0, iter))
+    np.testing.assert_array_equal(one[1], again[0][1])
 
 
 @pytest.mark.parametrize("name", ["generator", "bridge"])
