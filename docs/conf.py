@@ -1,6 +1,6 @@
 """Settings of the documentation site; `make docs` builds it into docs/_build/html.
 
-A build downloads nothing: foreign types are not linked (`nitpick_ignore_regex`), notebooks are not run, and fonts come
+A build downloads nothing: types of other packages are not linked (see `links`), notebooks are not run, and fonts come
 with the theme. The one thing from elsewhere is MathJax, which the reader's browser loads from the address that Sphinx
 names; without it equations are shown as their TeX.
 """
@@ -40,11 +40,11 @@ autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 numpydoc_show_class_members = False
 
+smartquotes = False  # they would turn --option into –option
+
 nitpicky = True
-# Types of packages whose inventories would have to be downloaded, and the type variables and aliases of annotations.
-nitpick_ignore_regex = [
-    ("py:.*", r"(numpy|np|torch|nn|diffusers|accelerate|click|pydicom|nibabel|matplotlib|collections|pathlib)\..*"),
-]
+# No list of exceptions: `links` looks every name up in Python, and names of other packages, which no inventory could
+# resolve without a download, stay text when they exist.
 
 myst_heading_anchors = 4
 nb_execution_mode = "off"  # tests/test_notebooks.py runs them
@@ -57,7 +57,7 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],
-    "header_links_before_dropdown": 8,
+    "header_links_before_dropdown": 9,
 }
 html_copy_source = False
 html_show_sourcelink = False

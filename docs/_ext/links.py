@@ -84,8 +84,17 @@ def _own_name(value) -> str | None:
     return f"{module}.{name}" if module and name else None
 
 
+def parsable(app, what, name, obj, options, signature, result):
+    """Write a default that Python cannot parse, such as a dataclass's ``<factory>``, as ``...``.
+
+    Sphinx would else cut the signature at every comma, those of types included.
+    """
+    return (re.sub(r"= ?<[^<>]*>", "= ...", signature), result) if signature else None
+
+
 def setup(app):
     """Register with Sphinx."""
+    app.connect("autodoc-process-signature", parsable)
     app.connect("source-read", relink)
     app.connect("missing-reference", resolve)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -100,7 +100,8 @@ def _package_page(package: str) -> str:
         parts.append(_heading("Names to import from here", "-"))
     for module in order:
         entries = [(f":py:obj:`{name} <{module}.{name}>`", text) for name, text in sorted(by_home[module])]
-        parts += [f".. currentmodule:: {module}\n\n", f"{rooms.summary(rooms.docstring(module))}\n\n", _rows(entries)]
+        parts += [f".. currentmodule:: {module}\n\n", f":py:mod:`{module.rsplit('.', 1)[-1]} <{module}>`: "
+                  f"{rooms.summary(rooms.docstring(module))}\n\n", _rows(entries)]
     parts += [f".. currentmodule:: {package}\n\n"]
     parts += [f".. {directive}:: {name}\n\n" for name, directive in here]
     parts += [_heading("Modules", "-")] if rooms.modules(package) else []
