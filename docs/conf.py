@@ -51,6 +51,8 @@ nb_execution_mode = "off"  # tests/test_notebooks.py runs them
 
 html_theme = "pydata_sphinx_theme"
 html_title = "allpet"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_theme_options = {
     "navigation_with_keys": False,
     "show_prev_next": False,

@@ -125,15 +125,16 @@ def _in_markdown(text: str) -> str:
 
 
 def show_numbers(app, doctree) -> None:
-    r"""Set numbered equations of several lines as ``align*``.
+    r"""Set numbered equations that hold a line break as ``align*``, or ``equation*`` where it is within a part of them.
 
-    Sphinx wraps a block that holds ``\\`` in ``split``, where MathJax allows no ``\tag``.
+    Sphinx wraps whatever holds ``\\`` in ``split``, where MathJax allows no ``\tag``.
     """
     for node in doctree.findall(nodes.math_block):
         tex = node.astext()
-        if _TAG.search(tex) and re.search(r"\\\\|&", _INNER.sub("", tex)):
+        if _TAG.search(tex) and r"\\" in tex:
+            kind = "align*" if re.search(r"\\\\|&", _INNER.sub("", tex)) else "equation*"
+            tex = rf"\begin{{{kind}}}{tex}\end{{{kind}}}"
             node["no-wrap"] = node["nowrap"] = True
-            tex = "\\begin{align*}" + tex + "\\end{align*}"
             node.children = [nodes.Text(tex)]
             node.rawsource = tex
 

@@ -116,8 +116,7 @@ def _module_page(package: str, module: str) -> str:
     offered = sorted(name for name, value in rooms.exported(package).items()
                      if rooms.home(package, name, value) == module)
     line = f"``from {package} import {', '.join(offered)}``\n\n" if offered else ""
-    return (f"{_heading(module)}{line}.. automodule:: {module}\n   :members:\n   :ignore-module-all:\n"
-            "   :show-inheritance:\n")
+    return (f"{_heading(module)}{line}.. automodule:: {module}\n   :members:\n   :ignore-module-all:\n")
 
 
 def _command_pages() -> dict[str, str]:
