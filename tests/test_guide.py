@@ -98,3 +98,11 @@ def test_every_page_on_an_input_or_a_task_has_code():
     for page in PAGES:
         if page.startswith(("inputs/", "tasks/")):
             assert blocks(page), page
+
+
+def test_the_links_of_the_guide_lead_to_files_of_the_repository():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)", (GUIDE / page).read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                assert (GUIDE / page).parent.joinpath(target).is_file(), f"{page}: {target} leads nowhere"
+                assert "made/" not in target, f"{page}: {target} is there only while the site is built"
