@@ -1,10 +1,12 @@
 """What may be asked of a generator, checked before anything long begins."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
 from allpet_gen.prompts import Prompt
+from allpet_physics._arrays import as_positive_int
 from allpet_physics.attention import ThresholdedROI
 from allpet_physics.body_outline import as_mask
 from allpet_physics.errors import GeometryError, InputError
@@ -13,6 +15,41 @@ from allpet_physics.resampling import resample_sinogram
 
 #: The largest part of the counts of a drawn sinogram that may lie beyond the bins of another geometry.
 MOST_LOST = 1e-3
+RECONSTRUCTIONS = ("osem", "fbp", None)
+#: Seeds lie below this.
+_SEEDS = 2**63
+
+
+class Asked(NamedTuple):
+    """What is to be drawn: a prompt and a seed for each sinogram, how many together, and on which geometry."""
+
+    prompts: list[Prompt]
+    seeds: list[int]
+    batch: int
+    geometry: ParallelGeometry
+
+
+def asked_of_generator(prompt, count, seed, batch, reconstruct, geometry, own: ParallelGeometry) -> Asked:
+    """Return what is asked of a generator whose networks work on a geometry of their own.
+
+    Raises
+    ------
+    InputError
+        Of `as_prompts`; numbers out of range, an unknown reconstruction.
+    GeometryError
+        A geometry that is none.
+    """
+    count, wanted = as_positive_int("count", count), as_prompts(prompt)
+    prompts = [p for p in wanted for _ in range(count)]
+    seed, batch = as_positive_int("seed", seed, minimum=0), as_positive_int("batch", batch)
+    if seed + len(prompts) > _SEEDS:
+        raise InputError(f"seed must leave room for {len(prompts)} below 2**63, but was {seed}.")
+    if reconstruct not in RECONSTRUCTIONS:
+        raise InputError(f'reconstruct must be "osem", "fbp" or None, but was {reconstruct!r}.')
+    geometry = own if geometry is None else geometry
+    if not isinstance(geometry, ParallelGeometry):
+        raise GeometryError(f"geometry must be a ParallelGeometry, but was {type(geometry).__name__}.")
+    return Asked(prompts, [seed + i for i in range(len(prompts))], batch, geometry)
 
 
 def as_prompts(prompt) -> list[Prompt]:

@@ -17,7 +17,8 @@ MODEL_FORMAT = 1
 CARD = "allpet.json"
 #: What the folders of shipped models begin with, by the class of their pipeline.
 KINDS = MappingProxyType({"SinogramGenerationPipeline": "", "SinogramBridgePipeline": "bridge-",
-                          "UNetPipeline": "unet-"})
+                          "UNetPipeline": "unet-", "VAEPipeline": "vae-", "GANPipeline": "gan-",
+                          "SGMPipeline": "sgm-"})
 
 
 def shipped_models(kind: str = "SinogramGenerationPipeline") -> tuple[str, ...]:
@@ -159,6 +160,22 @@ def generator_limits(folder: Path) -> tuple[ParallelGeometry, int]:
         autoencoder, scheduler = (json.loads((Path(folder) / name).read_text(encoding="utf-8"))
                                   for name in ("autoencoder/config.json", "scheduler/scheduler_config.json"))
         return ParallelGeometry(**autoencoder["geometry"]), int(scheduler["num_train_timesteps"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise _not_loadable(folder, error) from None
+
+
+def network_geometry(folder: Path) -> ParallelGeometry:
+    """Return the geometry of a model whose one network is ``network``, without reading any weights.
+
+    Raises
+    ------
+    InputError
+        A model of another format, or without the file that says it.
+    """
+    read_card(folder)
+    try:
+        config = json.loads((Path(folder) / "network" / "config.json").read_text(encoding="utf-8"))
+        return ParallelGeometry(**config["geometry"])
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise _not_loadable(folder, error) from None
 

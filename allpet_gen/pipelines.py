@@ -8,25 +8,25 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
-from allpet_gen._drawing_checks import as_prompts, as_region, on_geometry
+from allpet_gen._drawing_checks import RECONSTRUCTIONS, Asked, as_region, asked_of_generator, on_geometry
 from allpet_gen._pretrained import PretrainedPipeline
 from allpet_gen.autoencoder import SinogramAutoencoder
 from allpet_gen.denoiser import SinogramDenoiser
 from allpet_gen.guidance_step import as_guides, guidance_step
 from allpet_gen.prompts import NULL
 from allpet_gen.samplers import make_sampler, predicted_clean, velocity_of
-from allpet_physics._arrays import as_positive_float, as_positive_int
-from allpet_physics.errors import GeometryError, InputError
+from allpet_physics._arrays import as_positive_float
+from allpet_physics.errors import InputError
 from allpet_physics.geometry import ParallelGeometry
+
+__all__ = ["POST_FILTER_MM", "RECONSTRUCTIONS", "GeneratedSinograms", "SinogramGenerationPipeline", "finished",
+           "reconstruct_uncorrected"]
 
 #: What `SinogramGenerationPipeline` draws Poisson counts from is a stream of its own: the same expected counts, and so
 #: the same latents, belong to a seed with and without noise.
 _POISSON = 1
-#: Seeds lie below this.
-_SEEDS = 2**63
 #: Full width at half maximum of the Gaussian after OSEM, as clinics smooth.
 POST_FILTER_MM = 5.0
-RECONSTRUCTIONS = ("osem", "fbp", None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,26 +155,18 @@ class SinogramGenerationPipeline(PretrainedPipeline, DiffusionPipeline):
         GeometryError
             A geometry that cannot hold what was drawn; said as soon as the first batch is there.
         """
-        count, wanted, guides = as_positive_int("count", count), as_prompts(prompt), as_guides(guides)
-        prompts = [p for p in wanted for _ in range(count)]
-        seed, batch = as_positive_int("seed", seed, minimum=0), as_positive_int("batch", batch)
-        if seed + len(prompts) > _SEEDS:
-            raise InputError(f"seed must leave room for {len(prompts)} below 2**63, but was {seed}.")
+        guides, asked = as_guides(guides), asked_of_generator(prompt, count, seed, batch, reconstruct, geometry,
+                                                              self.geometry)
         guidance, eta = _in_range("guidance", guidance, 100), _in_range("eta", eta, 1)
         rescale = _in_range("rescale", rescale, 1)
         gate_strength = as_positive_float("gate_strength", gate_strength, allow_zero=True)
         if eta and sampler == "ddpm":
             raise InputError(f'eta belongs to sampler "ddim", but was {eta:g} with "ddpm", which has no such choice; '
                              "leave it out.")
-        if reconstruct not in RECONSTRUCTIONS:
-            raise InputError(f'reconstruct must be "osem", "fbp" or None, but was {reconstruct!r}.')
-        geometry = self.geometry if geometry is None else geometry
-        if not isinstance(geometry, ParallelGeometry):
-            raise GeometryError(f"geometry must be a ParallelGeometry, but was {type(geometry).__name__}.")
+        prompts, seeds, batch, geometry = asked
         gate = self._gate(roi, gate_strength)
         scheduler = make_sampler(sampler, self.scheduler, steps, self.device)
         options = {"eta": eta} if sampler == "ddim" else {}
-        seeds = [seed + i for i in range(len(prompts))]
         expected = np.empty((len(prompts), *geometry.sinogram_shape), np.float32)
         rounds = [(start, t) for start in range(0, len(prompts), batch) for t in scheduler.timesteps]
         for start, t in rounds if progress is None else progress(rounds):
@@ -191,7 +183,7 @@ class SinogramGenerationPipeline(PretrainedPipeline, DiffusionPipeline):
             if t == scheduler.timesteps[-1]:
                 drawn = self.autoencoder.counts(z).cpu().numpy()
                 expected[part] = on_geometry(drawn, seeds[part], self.geometry, geometry)
-        return self._finish(expected, prompts, seeds, geometry, noise, reconstruct)
+        return finished(expected, asked, self.geometry, noise, reconstruct)
 
     def _gate(self, roi, strength: float) -> dict:
         if roi is None:
@@ -222,22 +214,37 @@ class SinogramGenerationPipeline(PretrainedPipeline, DiffusionPipeline):
         clean = predicted_clean(scheduler, velocity, t, z)
         return velocity_of(scheduler, clean + guidance_step(guides, clean, self.autoencoder.counts), t, z)
 
-    def _finish(self, expected, prompts, seeds, geometry, noise, reconstruct) -> GeneratedSinograms:
-        notes = []
-        if geometry != self.geometry:
-            from allpet_physics import describe_resampling
 
-            notes.append(describe_resampling(self.geometry, geometry, kind="counts"))
-        sinograms = expected
-        if noise:
-            sinograms = np.stack([np.random.default_rng([s, _POISSON]).poisson(e.astype(np.float64))
-                                  for s, e in zip(seeds, expected, strict=True)])
-        images = None
-        if reconstruct is not None:
-            images, note = reconstruct_uncorrected(sinograms, geometry, reconstruct)
-            notes.append(note)
-        return GeneratedSinograms(sinograms, expected, geometry, images, tuple(map(str, prompts)), tuple(seeds),
-                                  tuple(notes))
+def finished(expected: np.ndarray, asked: Asked, own: ParallelGeometry, noise: bool,
+             reconstruct: str | None) -> GeneratedSinograms:
+    """Return what was drawn: Poisson counts around expected ones, where noise is asked, and their images.
+
+    Parameters
+    ----------
+    expected : ndarray of float32, shape (n, angle, bin)
+        On the geometry that was asked for.
+    asked : Asked
+    own : ParallelGeometry
+        Of the network.
+    noise, reconstruct
+        Of `SinogramGenerationPipeline`.
+    """
+    prompts, seeds, _, geometry = asked
+    notes = []
+    if geometry != own:
+        from allpet_physics import describe_resampling
+
+        notes.append(describe_resampling(own, geometry, kind="counts"))
+    sinograms = expected
+    if noise:
+        sinograms = np.stack([np.random.default_rng([s, _POISSON]).poisson(e.astype(np.float64))
+                              for s, e in zip(seeds, expected, strict=True)])
+    images = None
+    if reconstruct is not None:
+        images, note = reconstruct_uncorrected(sinograms, geometry, reconstruct)
+        notes.append(note)
+    return GeneratedSinograms(sinograms, expected, geometry, images, tuple(map(str, prompts)), tuple(seeds),
+                              tuple(notes))
 
 
 def reconstruct_uncorrected(sinograms: np.ndarray, geometry: ParallelGeometry, method: str = "osem", *,

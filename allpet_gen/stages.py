@@ -87,11 +87,15 @@ def read_sets(cohort, settings: Mapping) -> tuple[ClassSet, ClassSet]:
 
 def new_autoencoder(data: ClassSet, settings: Mapping) -> SinogramAutoencoder:
     """Return an untrained autoencoder for some training sinograms; its weights follow from the seed."""
-    step = -(-4 * data.counts.nbytes // IN_MEMORY_BYTES)  # of many, some spread over all are enough to find the scale
-    scale = CountScaling.from_counts(data.counts if step <= 4 else data.counts[::step]).scale
     torch.manual_seed(settings["training"]["seed"])
-    return SinogramAutoencoder(data.geometry.to_dict(), scale, channels=3 if settings["data"]["composite"] else 1,
-                               **settings["autoencoder"])
+    return SinogramAutoencoder(data.geometry.to_dict(), count_scale(data),
+                               channels=3 if settings["data"]["composite"] else 1, **settings["autoencoder"])
+
+
+def count_scale(data: ClassSet) -> float:
+    """Return the scale of `CountScaling` for some training sinograms."""
+    step = -(-4 * data.counts.nbytes // IN_MEMORY_BYTES)  # of many, some spread over all are enough to find the scale
+    return CountScaling.from_counts(data.counts if step <= 4 else data.counts[::step]).scale
 
 
 def new_denoiser(autoencoder: SinogramAutoencoder, settings: Mapping) -> SinogramDenoiser:

@@ -96,7 +96,7 @@ def train(objective: nn.Module, dataset, settings: TrainingSettings, out, *, val
     Parameters
     ----------
     objective : nn.Module
-        ``objective(batch, generator, part)`` gives the loss and its terms; ``objective.parts`` names the parameters.
+        ``objective(batch, generator, part)`` gives loss and terms; it has ``parts``, and ``betas`` if not (0.9, 0.99).
     dataset : Dataset
         Items by (epoch, index).
     settings : TrainingSettings
@@ -136,8 +136,8 @@ def train(objective: nn.Module, dataset, settings: TrainingSettings, out, *, val
             if hasattr(module, "enable_gradient_checkpointing"):
                 module.enable_gradient_checkpointing()
     objective.to(accelerator.device)
-    optimisers = {part: torch.optim.AdamW(parameters, lr=settings.learning_rate, betas=(0.9, 0.99),
-                                          weight_decay=settings.weight_decay)
+    optimisers = {part: torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay,
+                                          betas=getattr(objective, "betas", (0.9, 0.99)))
                   for part, parameters in objective.parts.items()}
     model, *prepared = accelerator.prepare(objective, *optimisers.values())
     averages, start, before = Averages(objective, settings.ema_decay), 0, 0.0

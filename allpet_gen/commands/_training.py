@@ -82,6 +82,13 @@ def simulate(parameters: dict, store: Path, resume: bool, overwrite: bool, progr
                                 "--resume.") from None
 
 
+def parameters_of(store: Path) -> dict | None:
+    """Return the parameters of the cohort in a folder, None where there is none."""
+    from allpet_physics.io import store as stores
+
+    return stores.describe(store)["parameters"] if (store / "card.json").is_file() else None
+
+
 def refuse_other_store(card: Mapping, new: Mapping) -> None:
     """Raise `InputError` unless two cards of a training name the same store."""
     from allpet_physics.errors import InputError

@@ -121,7 +121,7 @@ def _prepare(settings, tasks, method: str, store, out: Path, resume: bool, overw
             shutil.rmtree(path, ignore_errors=True)
     if store is None:
         store = out / shared.COHORT
-        same = _parameters_of(store) == parameters  # other methods may have been trained on it
+        same = shared.parameters_of(store) == parameters  # other methods may have been trained on it
         shared.simulate(parameters, store, resume or same, overwrite and not same, progress)
     return _read(store)
 
@@ -149,10 +149,3 @@ def _read(store):
     from allpet_physics.simulation.cohort_reader import read_cohort
 
     return read_cohort(store)
-
-
-def _parameters_of(store: Path) -> dict | None:
-    """Return the parameters of the cohort in a folder, None where there is none."""
-    from allpet_physics.io import store as stores
-
-    return stores.describe(store)["parameters"] if (store / "card.json").is_file() else None

@@ -12,6 +12,8 @@ _FORMATS = {"npz": (".npz",), "interfile": (".hs", ".s"), "nifti": (".nii.gz",)}
 _PICTURE, _RECORD = "generated.png", "generated.json"
 #: Sinograms of each prompt on the contact sheet.
 _SHOWN = 16
+#: Steps of the latent diffusion model's sampler, and what else it can be told.
+_STEPS, _STEERING = 50, ("guidance", "rescale", "sampler", "eta")
 
 
 @line.command("generate", short_help="Count sinograms for a prompt, from a trained generator.", example="""
@@ -25,9 +27,9 @@ allpet generate "abdomen" --model trained/ --steps 100 --sampler ddpm --format i
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N",
               help="Of the first sinogram; each further one has the next.")
 @click.option("--model", type=line.FilePath(), default="small", show_default=True, metavar="NAME|DIR",
-              help="A model that comes with the package, or a folder that allpet train wrote.")
-@click.option("--steps", type=click.IntRange(1), default=50, show_default=True, metavar="N",
-              help="Of the sampler, up to those of the training.")
+              help="A model that comes with the package, or a folder that allpet train wrote; a baseline's too.")
+@click.option("--steps", type=click.IntRange(1), metavar="N",
+              help="Of the sampler, up to those of the training [default: 50; of a score-based model 200].")
 @click.option("--guidance", type=float, default=1.5, show_default=True, metavar="W",
               help="Weight of the prompt: 1 as learned, more exaggerates, 0 ignores it.")
 @click.option("--rescale", type=click.FloatRange(0, 1), default=0.7, show_default=True, metavar="F",
@@ -75,7 +77,8 @@ def command(ctx, prompts, out, count, seed, model, kind, expected, reconstruct, 
 
     require_torch()
     from allpet_gen._drawing_checks import as_prompts
-    from allpet_gen._pretrained import generator_limits, model_digests, model_folder, read_card
+    from allpet_gen._pretrained import model_digests, read_card
+    from allpet_gen.generation_models import generator_folder, limits
 
     wanted = as_prompts(prompts)
     if len(set(wanted)) < len(wanted):
@@ -87,11 +90,10 @@ def command(ctx, prompts, out, count, seed, model, kind, expected, reconstruct, 
     names += [_PICTURE, _RECORD]
     refuse_existing(out, names, overwrite)
     refuse_unwritable(out)
-    source = model_folder(model)
-    own, most = generator_limits(source)
-    if options["steps"] > most:
-        raise InputError(f"steps must be an integer from 1 to {most}, but was {options['steps']}.")
-    geometry = _geometry(own, options)
+    source = generator_folder(model)
+    limit = limits(source)
+    settings = _settings(ctx, limit, options)
+    geometry = _geometry(limit.geometry, options)
     total = len(wanted) * count
     refuse_too_large(f"{total} sinograms of {geometry.n_angles} x {geometry.n_bins} bins and their images",
                      total * (2 * math.prod(geometry.sinogram_shape) + math.prod(geometry.image_shape)), 8,
@@ -99,13 +101,12 @@ def command(ctx, prompts, out, count, seed, model, kind, expected, reconstruct, 
     moments = [_moments(read_card(source), p) for p in wanted] if range_guidance else []
     progress = line.Progress(quiet)
     with staged(out, names, overwrite=overwrite) as folder, line.collected_warnings() as noticed:
-        from allpet_gen.pipelines import SinogramGenerationPipeline
+        from allpet_gen.generation_models import load_generator
         from allpet_physics._record import digest, plain
         from allpet_physics.commands._roi2sino_results import write_record
 
         progress.stage("loading the model")
-        pipe = SinogramGenerationPipeline.from_pretrained(model)
-        settings = {name: options[name] for name in ("steps", "guidance", "rescale", "sampler", "eta")}
+        pipe = load_generator(model)
         guides = [_range_guide(pipe.geometry, range_guidance, found) for found in moments]
         results, notes = _draw(pipe, wanted, count, seed, guides, progress, geometry=geometry,
                                noise=not expected, reconstruct=method, batch=batch, **settings)
@@ -128,6 +129,24 @@ def command(ctx, prompts, out, count, seed, model, kind, expected, reconstruct, 
     line.warn(noticed)
     report = record | {"result": "done", "folder": str(out), "files": [*written, _RECORD], "exit_code": 0}
     line.finish(report, _lines(described, notes, out, written), as_json, quiet)
+
+
+def _settings(ctx, limit, options) -> dict:
+    """Return how a model is to sample; refuse what it cannot do."""
+    if limit.baseline is None:
+        steps = _STEPS if options["steps"] is None else options["steps"]
+        if steps > limit.most_steps:
+            from allpet_physics.errors import InputError
+
+            raise InputError(f"steps must be an integer from 1 to {limit.most_steps}, but was {steps}.")
+        return {"steps": steps, **{name: options[name] for name in _STEERING}}
+    given = [name for name in ("steps", *_STEERING, "range_guidance")
+             if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
+    baseline = limit.baseline
+    baseline.refuse_options(*(name for name in given if name != "steps" or baseline.default_steps is None))
+    if baseline.default_steps is None:
+        return {}
+    return {"steps": baseline.checked_steps(options["steps"] or baseline.default_steps)}
 
 
 def _draw(pipe, wanted, count, seed, guides, progress, **settings):

@@ -1,4 +1,4 @@
-"""``allpet train``: the networks of a generator or of translations, from a cohort to a folder that can be loaded."""
+"""``allpet train``: a generator, a baseline of it or translations, from a cohort to a folder that can be loaded."""
 
 import os
 import time
@@ -7,17 +7,20 @@ from pathlib import Path
 import click
 
 from allpet_gen._torch import require_torch
+from allpet_gen.commands import _baseline_training as baselines
 from allpet_gen.commands import _training as shared
 from allpet_physics import _command_line as line
 
 _STAGES = ("autoencoder", "denoiser", "all")
 _METHODS = ("bridge", "unet", "cyclegan")
+_GENERATOR = "generator"
 
 
 @line.command("train", short_help="Train a generator, or networks of translations.", example="""
 allpet train --config tiny --out trained
 allpet train --config small --store cohort.zarr --out trained --set training.denoiser.steps=20000
 allpet train --config small --store cohort.zarr --out trained --resume
+allpet train --method vae --config small --store cohort.zarr --out trained
 allpet train --task low-dose --task delayed-frame --config small --store cohort.zarr --out translations
 allpet train --task all --method unet --config small --store cohort.zarr --out translations
 accelerate launch --num_processes 2 $(which allpet) train --config base --store cohort.zarr --out trained""")
@@ -32,8 +35,9 @@ accelerate launch --num_processes 2 $(which allpet) train --config base --store 
 @click.option("--task", "tasks", multiple=True, metavar="TASK",
               help="Train translations of this kind instead of a generator, or all; repeat for several: low-dose, "
                    "attenuation-correction, delayed-frame, tracer-separation, tracer-conversion.")
-@click.option("--method", type=click.Choice(_METHODS), default="bridge", show_default=True,
-              help="Of translations: a diffusion bridge, or a baseline.")
+@click.option("--method", type=click.Choice((_GENERATOR, *baselines.METHODS, *_METHODS)),
+              help="The generator [default], or a baseline of it: vae, gan, sgm; with --task a bridge [default], or a "
+                   "baseline of it: unet, cyclegan.")
 @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE",
               help="Change a setting, such as training.seed=1; repeat.")
 @click.option("--resume", is_flag=True, help="Go on with a training that was begun in --out.")
@@ -45,18 +49,16 @@ def command(ctx, config, store, out, stage, tasks, method, changes, resume, over
     """Train the autoencoder on composites of sinograms and masks, then the denoiser on the latents of it.
 
     With --task, train one network that translates sinograms for the tasks named; its model is the folder of the
-    method's name in --out, and pairs of source and target are kept beside it for other methods.
+    method's name in --out, and pairs of source and target are kept beside it for other methods. With --method vae, gan
+    or sgm, train a baseline on the sinograms that the generator is trained on, into the folder of that name in --out.
 
     A run that is stopped, or killed, goes on with --resume, and has the losses of one that was not. The folder holds
     the model, losses.csv and TensorBoard's events of each stage, and training.json, which says how all was made and
     which patients were trained on.
     """
-    wrong = {"stage": "a generator; leave out --task"} if tasks else {"method": "translations; name a --task"}
-    for name, whose in wrong.items():
-        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"--{name} belongs to the training of {whose}, or leave out --{name}.")
+    method = _method_of(ctx, method, bool(tasks))
     require_torch()
-    from allpet_gen.settings import parse_change, read_settings
+    from allpet_gen.settings import parse_change, read_settings, settings_of
     from allpet_gen.training import TrainingError, TrainingStopped, start_accelerator
 
     if resume and overwrite:
@@ -68,6 +70,8 @@ def command(ctx, config, store, out, stage, tasks, method, changes, resume, over
     else:
         family = ""
     settings = read_settings(config, dict(parse_change(change) for change in changes), family)
+    if not tasks:
+        settings = settings_of(settings, method)
     stages = _STAGES[:2] if stage == "all" else (stage,)
     main = int(os.environ.get("RANK", "0")) == 0
     progress = line.Progress(quiet or not main)
@@ -78,6 +82,8 @@ def command(ctx, config, store, out, stage, tasks, method, changes, resume, over
             if tasks:
                 card = translation.run(settings, tasks, method, store, out, resume, overwrite, progress, stop,
                                        processes)
+            elif method in baselines.METHODS:
+                card = baselines.run(settings, method, store, out, resume, overwrite, progress, stop, processes)
             else:
                 card = _run(settings, store, out, stages, resume, overwrite, progress, stop, processes)
         except TrainingError as error:
@@ -88,9 +94,21 @@ def command(ctx, config, store, out, stage, tasks, method, changes, resume, over
         report = {"allpet": "train", "result": "done", "out": str(out), "config": str(config), "stages": card["stages"],
                   **{name: card[name] for name in ("method", "tasks") if name in card},
                   "minutes": round((time.monotonic() - began) / 60, 2), "exit_code": 0}
-        line.finish(report, shared.stage_lines(card, out / method if tasks else out), as_json, quiet)
+        line.finish(report, shared.stage_lines(card, out / method if "method" in card else out), as_json, quiet)
     if processes.num_processes > 1:
         processes.end_training()
+
+
+def _method_of(ctx, method: str | None, translates: bool) -> str:
+    """Return the method that was named or is meant; refuse one, or a stage, of another kind of training."""
+    default, known = ("bridge", _METHODS) if translates else (_GENERATOR, (_GENERATOR, *baselines.METHODS))
+    method = method or default
+    name, whose = "method", "a generator; leave out --task" if translates else "translations; name a --task"
+    if method in known:
+        name, whose = "stage", "a generator; leave out --task" if translates else "the generator; leave out --method"
+        if method == _GENERATOR or ctx.get_parameter_source("stage") is not click.core.ParameterSource.COMMANDLINE:
+            return method
+    raise click.UsageError(f"--{name} belongs to the training of {whose}, or leave out --{name}.")
 
 
 def _run(settings, store, out: Path, stages, resume: bool, overwrite: bool, progress, stop, processes) -> dict:

@@ -12,6 +12,8 @@ from allpet_gen.training_settings import TrainingSettings
 from allpet_physics.errors import InputError
 
 SIZES = ("tiny", "small", "medium", "base")
+#: Baselines of the generator: each has a section of its own, and one of its training.
+BASELINES = ("vae", "gan", "sgm")
 #: Bounds of the numbers that no other part checks before long work begins, ends included.
 _BOUNDS = {
     "data.per_class": (1, math.inf), "cohort.size": (16, math.inf), "cohort.patients": (1, math.inf),
@@ -23,8 +25,15 @@ _BOUNDS = {
     "synthetic.per_region": (0, math.inf), "synthetic.seed": (0, math.inf),
     "network.patch": (1, math.inf), "told.gate_strength": (0, math.inf), "told.gated": (0, 1),
     "told.null_prompt": (0, 1), "autoencoder.latent_channels": (1, math.inf),
-} | {f"{network}.{name}": (1, math.inf) for network in ("autoencoder", "denoiser", "network")
-     for name in ("layers_per_block", "norm_num_groups", "token_dim", "attention_head_dim")}
+} | {f"{network}.{name}": (1, math.inf) for network in ("autoencoder", "denoiser", "network", *BASELINES)
+     for name in ("layers_per_block", "norm_num_groups", "token_dim", "attention_head_dim", "latent_dim", "patch",
+                  "discriminator_features")
+} | {f"{baseline}.null_prompt": (0, 1) for baseline in BASELINES[1:]} | {
+    "vae.kl": (0, math.inf), "vae.kl_warmup": (0, math.inf), "gan.r1": (0, math.inf)}
+#: Bounds that are left out themselves, below and above.
+_BETWEEN = {"gan.r1_share": (0, 1 + 1e-9), "sgm.noise_share": (0, 100), "sgm.snr": (0, 1)}
+#: What a baseline uses of the generator's networks.
+_USES = {"sgm": {"denoiser"}}
 _BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 
 
@@ -66,6 +75,25 @@ def read_settings(config="small", changes: Mapping | None = None, family: str = 
         _update(settings, nested)
     _check(settings)
     return settings
+
+
+def settings_of(settings: Mapping, method: str) -> dict:
+    """Return the settings of the generator's family that the training of one method depends on.
+
+    Parameters
+    ----------
+    settings : mapping
+        Of `read_settings`.
+    method : {"generator", "vae", "gan", "sgm"}
+        Sections of the others are left out; a baseline keeps of the generator's what it uses too.
+    """
+    others = {name for name in BASELINES if name != method}
+    if method in BASELINES:
+        others |= {"autoencoder", "autoencoder_loss", "diffusion", "masks"} | ({"denoiser"} - _USES.get(method, set()))
+    kept = {name: value for name, value in settings.items() if name not in others}
+    of_training = {*others, *({"autoencoder", "denoiser"} if method in BASELINES else ())}
+    kept["training"] = {name: value for name, value in settings["training"].items() if name not in of_training}
+    return kept
 
 
 def parse_change(text: str) -> tuple[str, object]:
@@ -152,7 +180,11 @@ def _check(settings: Mapping) -> None:
         if not (low <= value <= high and math.isfinite(value)):
             limits = f"from {low} to {high}" if math.isfinite(high) else f"{low} or more"
             raise InputError(f"{name} must be {limits}, but was {value}.")
-    for part in ("autoencoder", "denoiser", "network"):
+    for name, (low, high) in _BETWEEN.items():
+        section, key = name.split(".")
+        if section in settings and not low < settings[section][key] < high:
+            raise InputError(f"{name} must be above {low} and at most {round(high)}, but was {settings[section][key]}.")
+    for part in ("autoencoder", "denoiser", "network", "vae", "gan"):
         if part in settings:
             _check_widths(part, settings[part])
     _check_training(settings["training"])

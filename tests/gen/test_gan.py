@@ -1,0 +1,150 @@
+"""The conditional GAN: R1 and projection in closed form, counts on both sides, parts that leave each other alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from allpet_gen.baselines.gan import ProjectionDiscriminator, gradient_penalty, with_counts
+from allpet_gen.generation_models import load_generator
+from allpet_gen.training import TrainingSettings, train
+from allpet_physics.errors import InputError
+
+from .baseline_helpers import CLASSES, GEOMETRY, batch_of, class_set, quick, trained, untrained
+from .training_helpers import Fit, Points
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_r1_of_a_linear_judge_is_the_square_of_its_weights():
+    weights = torch.randn(1, 4, 6, generator=generator()).requires_grad_()
+    penalty = gradient_penalty(lambda x: (x * weights).sum(dim=(1, 2, 3)), torch.randn(5, 1, 4, 6))
+    assert penalty.item() == pytest.approx(weights.square().sum().item(), rel=1e-5)
+    penalty.backward()  # and it can be trained on
+    torch.testing.assert_close(weights.grad, 2 * weights.detach())
+
+
+def test_r1_of_a_square_is_four_times_the_mean_square():
+    x = torch.randn(50, 1, 3, 3, generator=generator())
+    penalty = gradient_penalty(lambda x: x.square().sum(dim=(1, 2, 3)), x)
+    assert penalty.item() == pytest.approx(4 * x.square().sum(dim=(1, 2, 3)).mean().item(), rel=1e-5)
+
+
+def test_a_share_of_each_batch_has_the_penalty_that_the_loss_says():
+    objective, dataset = untrained("gan", **{"gan.r1": 6.0, "gan.r1_share": 0.5, "gan.null_prompt": 0.0})
+    batch = batch_of(dataset)
+    loss, terms = objective(batch, generator(), "discriminator")
+    tokens, view = batch["tokens"][:4], batch["view"][:4]
+    wanted = gradient_penalty(lambda x: objective.discriminator(x, tokens, view), batch["x"][:4])
+    assert terms["r1"] == pytest.approx(wanted.item(), rel=1e-4)
+    assert loss.item() == pytest.approx(terms["discriminator"].item() + 3 * wanted.item(), rel=1e-4)
+    without, _ = untrained("gan", **{"gan.r1": 0.0})
+    assert "r1" not in without(batch, generator(), "discriminator")[1]
+
+
+def test_what_is_said_enters_by_its_product_with_the_features():
+    torch.manual_seed(0)
+    judge = ProjectionDiscriminator(GEOMETRY, 2, [8, 8], 6)
+    x = torch.randn(3, 1, 16, 16, generator=generator())
+    tokens = torch.tensor([[1, 1, 1], [2, 3, 1], [3, 2, 1]])
+    phi = judge.phi(torch.nn.functional.pixel_unshuffle(x, 2))
+    wanted = judge.psi(phi)[:, 0] + torch.einsum("nf,nf->n", judge.told(tokens), phi) / 6**0.5
+    torch.testing.assert_close(judge(x, tokens), wanted)
+    assert (judge(x, tokens) - judge(x, tokens.flip(0)))[[0, 2]].abs().min() > 1e-4
+
+
+def test_hinge_is_two_where_nothing_is_told_apart():
+    objective, dataset = untrained("gan", **{"gan.r1": 0.0})
+    for parameter in (*objective.discriminator.psi.parameters(), *objective.discriminator.told.parameters()):
+        torch.nn.init.zeros_(parameter)
+    loss, _ = objective(batch_of(dataset), generator(), "discriminator")
+    assert loss.item() == 2
+
+
+# What the discriminator sees
+
+@pytest.mark.parametrize("mean", [0.3, 4.0, 300.0])
+def test_expectations_become_poisson_counts(mean):
+    scale, n = 500.0, 40000
+    x = torch.full((n,), 2 * (mean / scale) ** 0.5 - 1)
+    counts = scale * ((with_counts(x, scale, generator()) + 1) / 2) ** 2
+    torch.testing.assert_close(counts, counts.round(), atol=2e-2, rtol=1e-4)
+    spread = 5 * (mean / n) ** 0.5
+    assert counts.mean().item() == pytest.approx(mean, abs=spread)
+    assert counts.var().item() == pytest.approx(mean, rel=0.1)
+
+
+def test_the_gradient_is_that_of_the_root():
+    scale = 500.0
+    for x in (torch.tensor([0.2, -0.5, 0.9]), torch.tensor([-1.4, -1.2])):
+        x = x.requires_grad_()
+        with_counts(x, scale, generator()).sum().backward()
+        torch.testing.assert_close(x.grad, torch.sign(x.detach() + 1))  # below -1 the root counts by its size
+
+
+def test_what_is_not_finite_stays_so():
+    x = torch.tensor([float("nan"), float("inf"), 0.0])
+    assert torch.isfinite(with_counts(x, 100.0, generator())).tolist() == [False, False, True]
+
+
+def test_the_discriminator_cannot_tell_a_generator_that_knows_the_expectation():
+    """Real counts and counts drawn around the same expectation have the same law: a trained judge stays at chance."""
+    data = class_set(4)
+    expected = np.maximum(data.counts.astype(np.float32), 1)
+    scale = 200.0
+    x = torch.from_numpy(2 * np.sqrt(expected / scale) - 1)[:, None]
+    rng = np.random.default_rng(0)
+    real = torch.from_numpy(2 * np.sqrt(rng.poisson(expected, (200, *expected.shape)) / scale) - 1).float()
+    made = torch.stack([with_counts(x[:, 0], scale, generator(k)) for k in range(200)])
+    for moment in (1, 2, 3):
+        first, second = (((v + 1) ** moment).mean(dim=(0, 2, 3)) for v in (real, made))
+        torch.testing.assert_close(first, second, rtol=2e-2, atol=1e-3)
+
+
+# Parts
+
+def test_each_part_moves_its_own_weights_alone():
+    objective, dataset = untrained("gan")
+    for part, other in (("model", objective.discriminator), ("discriminator", objective.network)):
+        objective.zero_grad(set_to_none=True)
+        for name, parameters in objective.parts.items():
+            for parameter in parameters:
+                parameter.requires_grad_(name == part)
+        objective(batch_of(dataset), generator(), part)[0].backward()
+        assert not any(p.grad is not None for p in other.parameters())
+        assert all(p.grad is not None for p in objective.parts[part])
+
+
+def test_adam_has_the_momentum_that_an_objective_asks_for(tmp_path, monkeypatch):
+    seen, adam = [], torch.optim.AdamW
+    monkeypatch.setattr(torch.optim, "AdamW", lambda *a, **k: seen.append(k["betas"]) or adam(*a, **k))
+    how = TrainingSettings(steps=1, batch=2, learning_rate=1e-3)
+    train(Fit(), Points(), how, tmp_path / "plain")
+    adversary = Fit()
+    adversary.betas = type(untrained("gan")[0]).betas
+    train(adversary, Points(), how, tmp_path / "adversary")
+    assert seen == [(0.9, 0.99), (0.0, 0.99)]
+
+
+def test_training_brings_the_classes_nearer_to_held_out_ones():
+    held = class_set(8, seed=1)
+    trained_pipe = load_generator(trained("gan"))
+    before, _ = untrained("gan")
+    errors = []
+    for network in (before.network, trained_pipe.network):
+        pipe = type(trained_pipe)(network.eval())
+        pipe.set_progress_bar_config(disable=True)
+        drawn = pipe(CLASSES, count=16, seed=3, noise=False, reconstruct=None).expected
+        errors.append(sum(np.square(np.sqrt(drawn[16 * k:16 * k + 16]).mean(0)
+                                    - np.sqrt(held.counts[held.labels == k]).mean(0)).mean() for k in (0, 1)))
+    assert errors[1] < 0.2 * errors[0]
+
+
+@pytest.mark.parametrize(("name", "value"), [("gan.r1", -1.0), ("gan.r1_share", 0.0), ("gan.r1_share", 1.5),
+                                             ("gan.null_prompt", 2.0)])
+def test_settings_out_of_range_are_named(name, value):
+    with pytest.raises(InputError, match=f"^{name} must be"):
+        quick("gan", **{name: value})
