@@ -111,10 +111,13 @@ def _load(name: str, source: str):
     from allpet_physics.errors import InputError
 
     if name in GENERATORS:
-        from allpet_gen.denoising_moments import load_certifiable as load
+        from allpet_gen.generation_models import generator_folder, load_generator
+
+        pipe, folder = load_generator(source), generator_folder(source)
     else:
-        from allpet_gen.translation_models import load_translation as load
-    pipe, folder = load(source)
+        from allpet_gen.denoising_moments import load_certifiable
+
+        pipe, folder = load_certifiable(source)
     wanted = {"generator": "SinogramGenerationPipeline", "vae": "VAEPipeline", "gan": "GANPipeline",
               "sgm": "SGMPipeline", "bridge": "SinogramBridgePipeline"}.get(name.partition("+")[0], "UNetPipeline")
     if type(pipe).__name__ != wanted:

@@ -35,7 +35,7 @@ class Tier:
     Attributes
     ----------
     drawn, drawn_steps : int
-        Sinograms of each generator, and steps of those that have any.
+        Sinograms of each generator, and steps of those that have any: 0 for as many as each takes by default.
     patients, samples, steps : int
         Of the translations: test patients, samples of a bridge and its steps.
     known : int
@@ -59,8 +59,8 @@ class Tier:
     maps: int
 
 
-TIERS = {"tiny": Tier(36, 4, 6, 2, 2, 30, 2, None, 1000), "small": Tier(500, 50, 27, 20, 10, 500, 20, None, 50_000),
-         "base": Tier(2000, 50, 144, 20, 10, 500, 20, None, 50_000)}
+TIERS = {"tiny": Tier(36, 4, 6, 2, 2, 30, 2, None, 1000), "small": Tier(500, 0, 27, 20, 10, 500, 20, None, 50_000),
+         "base": Tier(2000, 0, 144, 20, 10, 500, 20, None, 50_000)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,9 +166,8 @@ def _generators(models, cohort, tier, seed, tables, shown, progress, stage) -> N
     stage("images of test patients")
     truth, drawn = generated.real(data), {}
     for name, model in models.items():
-        steps = {"steps": tier.drawn_steps} if getattr(model.pipe, "default_steps", 50) is not None else {}
         drawn[name] = generated.draw_like(
-            model.pipe, data, tier.drawn, seed=seed, **steps,
+            model.pipe, data, tier.drawn, seed=seed, **_steps(model.pipe, tier),
             progress=lambda rounds, name=name: progress(rounds, f"drawing, {name}", unit="step"))
     stage("distances")
     # The random network's unit is that of the real sinograms: no generator may choose its own.
@@ -185,6 +184,12 @@ def _generators(models, cohort, tier, seed, tables, shown, progress, stage) -> N
              for name, d in {"real, held out": truth, **drawn}.items()}
     shown["drawn"] = {name: (d.counts[first[name]], d.images[first[name]])
                       for name, d in {"real, held out": truth, **drawn}.items()}
+
+
+def _steps(pipe, tier: Tier) -> dict:
+    """Return the steps to sample with, where a pipeline has any and the tier asks for a number."""
+    has = getattr(pipe, "default_steps", 50) is not None  # baselines say; the generator always samples
+    return {"steps": tier.drawn_steps} if tier.drawn_steps and has else {}
 
 
 def _translations(models, store, tier, seed, tables, shown, keep, stage) -> None:
@@ -209,7 +214,7 @@ def _pairs(generator, bridge, cohort, tier, seed) -> list[tuple]:
     region = next(r for r in cohort.card["parameters"]["regions"] if (cohort.regions == r).any())
     tracers = list(cohort.tracers)
     prompts = [f"{region} with {tracer}" for tracer in tracers[:2]]
-    drawn = generator(prompts, count=1, seed=seed * 10**6, steps=tier.drawn_steps, reconstruct=None).sinograms
+    drawn = generator(prompts, count=1, seed=seed * 10**6, reconstruct=None, **_steps(generator, tier)).sinograms
     rng = np.random.default_rng(seed)
     pairs = [("low-dose 1/4", prompts[0], thin(drawn[0], 0.25, rng), drawn[:1])]
     about = {"tracer": tracers[0], "region": region, "n_samples": tier.samples, "steps": tier.steps, "seed": seed}

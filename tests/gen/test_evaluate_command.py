@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from allpet_gen.baseline_stages import new_objective, save_baseline
 from allpet_gen.baselines.unet import UNetPipeline
 from allpet_gen.evaluation.report import ROWS, rounded
 from allpet_gen.evaluation.report_page import with_interval
@@ -16,6 +17,7 @@ from allpet_gen.translator import SinogramTranslator
 from allpet_physics.simulation.cohort import cohort_parameters, write_cohort
 from allpet_physics.simulation.cohort_reader import read_cohort
 
+from .baseline_helpers import quick
 from .tiny_pipeline import GEOMETRY, tiny_pipeline
 from .tiny_translation import WIDTHS, tiny_scheduler
 from .translation_store import allpet
@@ -42,6 +44,11 @@ def place(tmp_path_factory):
             "format": 1, "settings": read_settings("tiny", {}, family), "stages": {},
             "store": {"sha256": store_digest(cohort), "kind": "cohort", "seed": 3},
             "patients": {"train": SPLIT["train"], "validation": SPLIT["validation"]}})
+    settings = quick("gan", **{"cohort.size": 32})
+    save_baseline(new_objective("gan", GEOMETRY, settings, 400.0), "gan", settings, folder / "gan", {})
+    write_card(folder / "gan", {"format": 1, "settings": settings, "stages": {},
+                                "store": {"sha256": store_digest(cohort), "kind": "cohort", "seed": 3},
+                                "patients": {"train": SPLIT["train"], "validation": SPLIT["validation"]}})
     return folder
 
 
@@ -52,7 +59,7 @@ def evaluate(place, out, *names, more=()):
 
 @pytest.fixture(scope="module")
 def report(place):
-    result = evaluate(place, place / "report", "generator", "bridge", "unet", f"unet+sd={place / 'one'}",
+    result = evaluate(place, place / "report", "generator", "gan", "bridge", "unet", f"unet+sd={place / 'one'}",
                       more=("--keep", place / "kept"))
     assert result.exit_code == 0, result.output
     return place / "report"
@@ -83,12 +90,12 @@ def test_figures_of_the_page_are_those_of_the_record(report):
     bounds = tables["certificates"]["generator"]["measured"]["bounds"]
     assert list(bounds) == ["0.001", "0.005", "0.01", "0.05"]
     assert f"<td>{bounds['0.05']['bound']:.4f}" in page
-    assert set(tables["prompts"]) == {"real, held out", "generator"}
+    assert set(tables["prompts"]) == {"real, held out", "generator", "gan"}
     assert tables["copies"]["generator"]["copies"]["generated"]["value"] <= 1
 
 
 def test_the_same_models_give_the_same_tables(place, report, tmp_path):
-    result = evaluate(place, tmp_path / "again", "generator", "bridge", "unet", f"unet+sd={place / 'one'}")
+    result = evaluate(place, tmp_path / "again", "generator", "gan", "bridge", "unet", f"unet+sd={place / 'one'}")
     assert result.exit_code == 0, result.output
     first, again = (json.loads((folder / "report.json").read_text()) for folder in (report, tmp_path / "again"))
     assert first["tables"] == again["tables"]
@@ -106,7 +113,8 @@ def test_what_was_not_given_is_said_to_be_absent(place, tmp_path):
 @pytest.mark.parametrize(("names", "said"), [
     (("encoder=x",), "NAME=DIR"), (("generator",) * 2, "was named twice"), (("bridge=",), "NAME=DIR"),
     (("generator=nowhere",), "must be"), (("bridge=one",), "must be one for SinogramBridgePipeline"),
-    (("unet=bridge",), "must be one for UNetPipeline"), (("generator=small",), "must have the store's geometry"),
+    (("unet=bridge",), "must be one for UNetPipeline"),
+    (("vae=gan",), "must be one for VAEPipeline"), (("generator=small",), "must have the store's geometry"),
 ])
 def test_what_it_refuses(place, tmp_path, names, said):
     names = [name if "=" not in name or not (place / name.partition("=")[2]).is_dir() or name.endswith("=")
