@@ -90,8 +90,7 @@ def test_what_is_not_finite_stays_so():
     assert torch.isfinite(with_counts(x, 100.0, generator())).tolist() == [False, False, True]
 
 
-def test_the_discriminator_cannot_tell_a_generator_that_knows_the_expectation():
-    """Real counts and counts drawn around the same expectation have the same law: a trained judge stays at chance."""
+def test_counts_of_a_generator_that_knows_the_expectation_have_the_moments_of_measured_ones():
     data = class_set(4)
     expected = np.maximum(data.counts.astype(np.float32), 1)
     scale = 200.0
