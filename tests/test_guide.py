@@ -1,5 +1,6 @@
 """The code of the guide runs: every page from top to bottom, in a folder with the files that it names."""
 
+import json
 import os
 import re
 import shutil
@@ -44,9 +45,9 @@ def blocks(page):
 
 def run(page, folder):
     """Run the blocks of a page in a folder."""
-    import json
-
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    # Small work on one thread: on a busy machine, threads that wait for each other make it many times slower.
+    threads = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "NUMBA_NUM_THREADS": "1"}
+    environment = threads | os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
                                 "MPLBACKEND": "Agg"}
     done = subprocess.run([sys.executable, "-c", DRIVER, page], cwd=folder, env=environment, text=True,
                           input=json.dumps(blocks(page)), capture_output=True, check=False)
