@@ -1,5 +1,6 @@
 """Loading of trained pipelines by name or folder, with clear words for whatever is wrong with the files."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from importlib.resources import files
@@ -189,6 +190,11 @@ def model_digests(folder: Path) -> dict[str, str]:
     found += [path for part in parts for path in sorted((folder / part).glob("*"))
               if path.suffix in (".json", ".safetensors")]
     return {path.relative_to(folder).as_posix(): digest(path)["sha256"] for path in found}
+
+
+def model_digest(folder: Path) -> str:
+    """Return one SHA-256 of all files of `model_digests`."""
+    return hashlib.sha256(json.dumps(model_digests(folder), sort_keys=True).encode()).hexdigest()
 
 
 def _shipped() -> Path:

@@ -25,6 +25,7 @@ different means is less spread than one of equal means for any convex function (
 theorem 3), which is all that the moment (PB11) asks.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,8 @@ from allpet_physics.pac_bayes import (
 
 #: σ_P of the priors.
 PRIOR_SPREADS = (0.003, 0.01, 0.03, 0.1)
+#: δ of the tables.
+DELTAS = (0.001, 0.005, 0.01, 0.05)
 #: λ/n of the posteriors that are tried.
 _RATES = (0.0, *(2.0**k for k in range(-2, 11)))
 #: Share of δ that is kept for the draws from the posterior.
@@ -159,6 +162,44 @@ def certify(moments: OutputMoments, delta: float = 0.05, *, n_draws: int = 50_00
     unchanged = float(moments.errors(moments.unchanged[None]).clip(max=1).mean())
     return CertifiedLoss(certificate, best.prior_spread, best.rate, float((errors > 1).mean()), unchanged,
                          float(moments.square.mean()), float(binary_kl_inverse(unchanged, -np.log(delta) / n)))
+
+
+def certificate_table(moments: OutputMoments, draws: int, *, deltas=DELTAS, n_draws: int = 50_000,
+                      seed: int = 0) -> dict:
+    """Return the certificates of some moments by δ, beside what they should be read with, as plain values.
+
+    Parameters
+    ----------
+    moments : OutputMoments
+    draws : int
+        Times and noises of each sinogram or pair, so that these can be counted.
+    deltas : sequence of float
+    n_draws, seed
+        Of `certify`.
+
+    Returns
+    -------
+    dict
+        ``patients``, ``items`` (sinograms of a generator, pairs of a bridge), ``copies`` (predictions), ``loss``,
+        ``loss_of_nothing``, and ``rows``, one for each δ. Their ``not_certificates`` are what the bound would be if
+        items, or copies, were counted in place of patients.
+    """
+    counted = {"items": moments.n_examples // draws, "copies": moments.n_examples}
+    rows = []
+    for delta in sorted(set(deltas)):
+        found = certify(moments, delta, n_draws=n_draws, seed=seed)
+        c = found.certificate
+        rows.append({"delta": delta, "bound": c.bound, "vacuous": c.vacuous, "claim": str(c), "kl": c.kl,
+                     "empirical_risk": c.empirical_risk, "prior_spread": found.prior_spread, "rate": found.rate,
+                     "capped": found.capped, "test_set_bound": found.test_set_bound,
+                     "not_certificates": {name: miscounted_bound(found, n) for name, n in counted.items()}})
+    return {"patients": len(moments), **counted, "loss": found.unchanged, "loss_of_nothing": found.of_nothing,
+            "rows": rows}
+
+
+def printed(bound: float) -> str:
+    """Return a bound with four decimals, rounded up: what is printed holds too."""
+    return f"{math.ceil(round(bound * 1e4, 6)) / 1e4:.4f}"
 
 
 def miscounted_bound(found: CertifiedLoss, n: int) -> float:

@@ -8,10 +8,10 @@ import torch
 
 from allpet_gen._pretrained import KINDS, model_folder, pipeline_class, shipped_models
 from allpet_gen.data import ClassSet, apply_view, draw_view, read_class_set, view_numbers
+from allpet_gen.known_patients import refuse_known_patients, training_card
 from allpet_gen.output_moments import OutputMoments, gather_moments
 from allpet_gen.pairs import PairDataset, PairSet, read_pair_set
 from allpet_gen.pipelines import SinogramGenerationPipeline
-from allpet_gen.training_card import read_card, store_digest
 from allpet_gen.translation_models import load_translation
 from allpet_gen.translation_objectives import BridgeObjective
 from allpet_gen.translation_pipelines import SinogramBridgePipeline
@@ -27,7 +27,7 @@ def denoising_moments(pipe, folder, cohort, *, split: str = "test", patients: in
                       progress: Callable = iter) -> OutputMoments:
     """Return the moments of a model's predictions over the patients of a store.
 
-    Times, noise and views of a patient are drawn for him alone, by seed and patient, so that patients stay independent.
+    Times, noise and views of a patient are drawn for him alone, so that patients stay independent.
 
     Parameters
     ----------
@@ -55,11 +55,7 @@ def denoising_moments(pipe, folder, cohort, *, split: str = "test", patients: in
     GeometryError
         A store of another geometry.
     """
-    card = read_card(folder)
-    if card is None:
-        raise InputError(f"model must come with training.json, which says what patients it was trained on, but "
-                         f"{str(folder)!r} has none: without it nothing is a certificate; use the folder that allpet "
-                         "train wrote.")
+    card = training_card(folder)
     if not isinstance(pipe, (SinogramGenerationPipeline, SinogramBridgePipeline)):
         raise InputError("model must be a generator or a bridge, which have a denoising loss, but was "
                          f"{type(pipe).__name__}.")
@@ -74,34 +70,20 @@ def denoising_moments(pipe, folder, cohort, *, split: str = "test", patients: in
         if patients < len(regions) or patients % len(regions):
             raise InputError(f"patients must be a multiple of {len(regions)}, the regions of the store, but was "
                              f"{patients}.")
-        each = max(int(np.unique(part.patients, return_counts=True)[1].max()), 1)
-        slices = min(slices, patients // len(regions) * each)
+        each = int(np.unique(part.patients, return_counts=True)[1].max())
+        if patients // len(regions) * each > slices:
+            raise InputError(f"patients must be at most {slices // each * len(regions)}, as many as the {split} part "
+                             f"has evenly over its regions, but was {patients}; leave it out, or simulate more.")
+        slices = patients // len(regions) * each
     settings = card["settings"]
     if isinstance(pipe, SinogramBridgePipeline):
         pairs = read_pair_set(cohort, slices, split, attention=False)
-        batches = _bridge_batches(pipe, pairs, settings if augmented else None, draws, seed, progress)
+        batches = _bridge_batches(pipe, pairs, settings, augmented, draws, seed, progress)
         c = pipe.network.latent_shape[0]
         return gather_moments(batches, np.arange(c) // pipe.network.config.patch**2)
     data = read_class_set(cohort, slices, split)
     batches = _generator_batches(pipe, data, settings if augmented else None, draws, seed, progress)
     return gather_moments(batches, np.zeros(pipe.autoencoder.latent_channels, int))
-
-
-def refuse_known_patients(card: Mapping, cohort, split: str) -> None:
-    """Raise InputError if a model was trained on patients of a part of a store, by the card of its training.
-
-    Patients of a simulated cohort are known by its seed and their number: stores of one seed have the same ones, at
-    whatever size.
-    """
-    part = cohort.select(split=split)
-    known = (card["store"].get("sha256") == store_digest(cohort)
-             or (card["store"].get("kind"), card["store"].get("seed"))
-             == (cohort.card["kind"], cohort.card["parameters"]["seed"]))
-    both = sorted(set(card["patients"]["train"]) & set(part.patients.tolist())) if known else []
-    if both:
-        raise InputError(f"the patients must be others than those of the training, but {len(both)} of the {split} "
-                         f"part were trained on, such as {', '.join(map(str, both[:4]))}; choose --split test, or a "
-                         "store of another seed.")
 
 
 @torch.no_grad()
@@ -137,14 +119,14 @@ def _generator_batches(pipe, data: ClassSet, settings: Mapping | None, draws: in
 
 
 @torch.no_grad()
-def _bridge_batches(pipe, pairs: PairSet, settings: Mapping | None, draws: int, seed: int,
+def _bridge_batches(pipe, pairs: PairSet, settings: Mapping, augmented: bool, draws: int, seed: int,
                     progress: Callable) -> Iterator[tuple]:
-    """Yield predictions of F, patient by patient; views are drawn where settings are given."""
+    """Yield predictions of F, patient by patient; views are drawn where they are wanted."""
     network = pipe.network
     objective = BridgeObjective(network, _AS_USED, pipe.scheduler)
     still = {"rotation_deg": 0.0, "mirror": 0.0}
     dataset = PairDataset(pairs, network.tasks, {task: network.target_scale(task) for task in network.tasks},
-                          still if settings is None else settings["augmentation"], seed)
+                          settings["augmentation"] if augmented else still, seed, settings["data"]["target"])
     of_task = np.arange(len(network.tasks)) * len(pairs)
     for patient in progress(np.unique(pairs.patients)):
         own = (of_task[:, None] + np.flatnonzero(pairs.patients == patient)).ravel()

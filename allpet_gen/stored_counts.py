@@ -53,4 +53,7 @@ class StoredCounts:
             from allpet_physics.io import store
 
             self._prompts = store.open_store(self.path)["prompts"]
-        return self._prompts[int(self.samples[index]), int(self.tracers[index]), 0]
+        from allpet_physics.simulation.cohort_reader import whole_store
+
+        with whole_store():
+            return self._prompts[int(self.samples[index]), int(self.tracers[index]), 0]

@@ -5,7 +5,12 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from allpet_gen.certificate import printed
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -175,7 +180,7 @@ def ablation_table(found: dict) -> str:
                   "| variant | patients | loss, as measured | bound | loss, augmented | bound |", "|" + "---|" * 6]
         for name, row in found["variants"].items():
             kinds = [row["certificate"][kind] for kind in ("measured", "augmented")]
-            cells = [f"{kind[key]:.3f}" for kind in kinds for key in ("loss", "bound")]
+            cells = [text for kind in kinds for text in (f"{kind['loss']:.4f}", printed(kind["bound"]))]
             lines.append(f"| {name} | {kinds[0]['patients']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

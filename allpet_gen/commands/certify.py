@@ -46,6 +46,7 @@ def command(ctx, model, store, split, patients, deltas, draws, maps, seed, out, 
     """
     require_torch()
     from allpet_gen._pretrained import model_digests
+    from allpet_gen.certificate import certificate_table
     from allpet_gen.commands._translation_results import versions_of_all
     from allpet_gen.denoising_moments import denoising_moments, load_certifiable
     from allpet_gen.training_card import store_digest
@@ -67,7 +68,7 @@ def command(ctx, model, store, split, patients, deltas, draws, maps, seed, out, 
             pipe, folder, cohort, split=split, patients=patients, augmented=augmented, draws=draws, seed=seed,
             progress=lambda items, kind=kind: progress(items, f"predictions, {kind}", unit="patient"))
         progress.stage("drawing from the posteriors")
-        tables[kind] = _table(moments, sorted(set(deltas)), draws, maps, seed)
+        tables[kind] = certificate_table(moments, draws, deltas=deltas, n_draws=maps, seed=seed)
     record = plain({"allpet": "certify", "command": line.command_line(ctx), "versions": versions_of_all(),
                     "model": {"name": line.base_name(model), "files": model_digests(folder)},
                     "store": {"sha256": store_digest(cohort), "split": split}, "draws": draws, "maps": maps,
@@ -78,34 +79,22 @@ def command(ctx, model, store, split, patients, deltas, draws, maps, seed, out, 
     line.finish(record | {"result": "done", "exit_code": 0}, _lines(record, out), as_json, quiet)
 
 
-def _table(moments, deltas, draws: int, maps: int, seed: int) -> dict:
-    """Return the certificates of some moments, one for each delta, and what they should be read beside."""
-    from allpet_gen.certificate import certify, miscounted_bound
-
-    counted = {"sinograms": moments.n_examples // draws, "copies": moments.n_examples}
-    rows = []
-    for delta in deltas:
-        found = certify(moments, delta, n_draws=maps, seed=seed)
-        c = found.certificate
-        rows.append({"delta": delta, "bound": c.bound, "vacuous": c.vacuous, "claim": str(c), "kl": c.kl,
-                     "empirical_risk": c.empirical_risk, "prior_spread": found.prior_spread, "rate": found.rate,
-                     "capped": found.capped, "test_set_bound": found.test_set_bound,
-                     "not_certificates": {name: miscounted_bound(found, n) for name, n in counted.items()}})
-    return {"patients": len(moments), **counted, "loss": found.unchanged, "loss_of_nothing": found.of_nothing,
-            "rows": rows}
-
-
 def _lines(record: dict, out) -> list[str]:
+    from allpet_gen.certificate import printed
+
     lines = []
     for kind in _KINDS:
         table = record[kind]
         lines += [f"{kind}: {table['patients']} patients, loss {table['loss']:.4f} "
                   f"(predicting nothing {table['loss_of_nothing']:.4f})",
                   "    delta  certificate  test-set bound | NOT certificates: counted as "
-                  f"{table['sinograms']} sinograms, as {table['copies']} copies"]
+                  f"{table['items']} sinograms or pairs, as {table['copies']} copies"]
         for row in table["rows"]:
             wrong = row["not_certificates"]
-            lines.append(f"    {row['delta']:<6g} {row['bound']:.4f}{' vacuous' if row['vacuous'] else '':9s}"
-                         f"{row['test_set_bound']:.4f}          {wrong['sinograms']:.4f}  {wrong['copies']:.4f}")
+            lines.append(f"    {row['delta']:<6g} {printed(row['bound'])}{' vacuous' if row['vacuous'] else '':9s}"
+                         f"{printed(row['test_set_bound'])}          {wrong['items']:.4f}  {wrong['copies']:.4f}")
     lines += [record[kind]["rows"][-1]["claim"] for kind in _KINDS]
+    if record["store"]["split"] == "validation":
+        lines.append("note: settings that were chosen on validation patients, such as a guidance, make these no "
+                     "certificates of a model with them.")
     return lines + ([] if out is None else [f"written  {out}"])

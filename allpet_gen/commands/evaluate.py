@@ -25,7 +25,7 @@ allpet evaluate cohort.zarr --model unet=run/unet --tier tiny --out quick""")
               help="How much is measured: minutes, hours on a CPU, or hours on a GPU.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, metavar="N")
 @click.option("--keep", type=line.FilePath(), metavar="DIR",
-              help="Keep what translations make there: a report with one more model then costs that model alone.")
+              help="Keep what models draw and translate there: a report with one more model then draws for that alone.")
 @click.option("--out", required=True, type=line.FilePath(), metavar="DIR", help="Folder for the page and the record.")
 @line.overwrite_option
 @line.json_option
@@ -57,6 +57,8 @@ def command(ctx, store, models, tier, seed, keep, out, overwrite, as_json, quiet
     names = [_PAGE, _RECORD]
     refuse_existing(out, names, overwrite)
     refuse_unwritable(out)
+    if keep is not None:
+        refuse_unwritable(keep)
     cohort = read_cohort(store)
     progress = line.Progress(quiet)
     progress.stage("loading the models")
@@ -73,7 +75,7 @@ def command(ctx, store, models, tier, seed, keep, out, overwrite, as_json, quiet
                                  "hardware": f"{platform.system()} {platform.machine()}, Python "
                                              f"{platform.python_version()}",
                                  "versions": versions_of_all(), "store": store_digest(cohort),
-                                 "models": {name: model.digest for name, model in loaded.items()}},
+                                 "models": report.made_of(loaded, report.TIERS[tier])},
                         "warnings": noticed})
         (folder / _PAGE).write_text(page(record, shown), encoding="utf-8")
         write_record(folder / _RECORD, record)
@@ -102,11 +104,9 @@ def _asked(models, known) -> dict[str, str]:
 
 def _load(name: str, source: str):
     """Return a model of the report."""
-    import hashlib
-    import json
     from pathlib import Path
 
-    from allpet_gen._pretrained import model_digests
+    from allpet_gen._pretrained import model_digest
     from allpet_gen.evaluation.report import GENERATORS, Model
     from allpet_physics.errors import InputError
 
@@ -122,5 +122,4 @@ def _load(name: str, source: str):
               "sgm": "SGMPipeline", "bridge": "SinogramBridgePipeline"}.get(name.partition("+")[0], "UNetPipeline")
     if type(pipe).__name__ != wanted:
         raise InputError(f"model {name} must be one for {wanted}, but {source!r} is one for {type(pipe).__name__}.")
-    files = json.dumps(model_digests(folder), sort_keys=True)
-    return Model(pipe, Path(folder), hashlib.sha256(files.encode()).hexdigest())
+    return Model(pipe, Path(folder), model_digest(folder))

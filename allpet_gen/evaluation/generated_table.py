@@ -34,11 +34,14 @@ class Drawn:
     labels : ndarray of int, shape (n,)
         Number of the class.
     images : ndarray of float32, shape (n, row, col)
+    empty : int
+        How many more were drawn that were empty or constant, and were left out.
     """
 
     counts: np.ndarray
     labels: np.ndarray
     images: np.ndarray
+    empty: int = 0
 
 
 def held_out(cohort, split: str, most: int | None = None) -> ClassSet:
@@ -81,9 +84,10 @@ def draw_like(pipe, data: ClassSet, count: int, *, seed: int, progress=None, **o
     out = pipe(list(data.classes), count=per_class, seed=seed * 10**6, reconstruct=None, batch=50, progress=progress,
                **options)
     keep = np.sort(np.random.default_rng(0).permutation(len(out))[:count])
-    counts = out.sinograms[keep]
-    return Drawn(counts, np.repeat(np.arange(len(data.classes)), per_class)[keep],
-                 reconstruct_uncorrected(counts, data.geometry)[0])
+    images = reconstruct_uncorrected(out.sinograms[keep], data.geometry)[0]
+    good = [k for k in range(count) if np.ptp(out.sinograms[keep[k]]) > 0 and np.ptp(images[k]) > 0]
+    return Drawn(out.sinograms[keep[good]], np.repeat(np.arange(len(data.classes)), per_class)[keep[good]],
+                 images[good], count - len(good))
 
 
 def distances(drawn: Mapping[str, Drawn], truth: Drawn, data: ClassSet, scale: float, *, seed: int = 0) -> dict:
@@ -139,13 +143,17 @@ def obedience(drawn: Mapping[str, Drawn], truth: Drawn, data: ClassSet, model) -
     return out
 
 
-def copies(drawn: Mapping[str, Drawn], truth: Drawn, data: ClassSet, train: ClassSet) -> dict:
-    """Return `memorisation` of every generator."""
-    training = np.asarray(train.counts[:])
+def copies(drawn: Mapping[str, Drawn], truth: Drawn, data: ClassSet, train: ClassSet,
+           known: Mapping[str, set[int]]) -> dict:
+    """Return `memorisation` of every generator that was trained on patients of `train`, `known` by name."""
     out = {}
     for name, d in drawn.items():
+        seen = np.isin(train.patients, sorted(known[name]))
+        if len(np.unique(train.patients[seen])) < 2:
+            continue
+        training = np.asarray(train.counts[:])[seen]
         rows = np.sort(np.random.default_rng(0).permutation(len(truth.counts))[:len(d.counts)])
-        found = memorisation(d.counts, training, truth.counts[rows], training_patients=train.patients,
+        found = memorisation(d.counts, training, truth.counts[rows], training_patients=train.patients[seen],
                              held_out_patients=data.patients[rows], arc=train.geometry.arc)
         out[name] = {key: found[key] for key in ("copies", "authenticity", "median_distance", "n_training")}
     return out

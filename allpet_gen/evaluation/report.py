@@ -3,18 +3,27 @@
 The sections follow the figures 2 to 7 of arXiv 2509.09130. What a section needs and was not given is said to be absent.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from allpet_gen.certificate import certify, miscounted_bound
-from allpet_gen.denoising_moments import denoising_moments, refuse_known_patients
+from allpet_gen.certificate import certificate_table
+from allpet_gen.denoising_moments import denoising_moments
 from allpet_gen.evaluation import generated_table as generated
 from allpet_gen.evaluation.translation_items import draw_items
-from allpet_gen.evaluation.translation_table import TUNING, HowMeasured, measure_row, read_patients, translate
-from allpet_gen.training_card import read_card
+from allpet_gen.evaluation.translation_table import (
+    TUNING,
+    HowMeasured,
+    measure_row,
+    read_patients,
+    remembered,
+    translate,
+)
+from allpet_gen.known_patients import known_patients, refuse_known_patients, training_card
 from allpet_physics.counts import thin
 from allpet_physics.errors import GeometryError, InputError
 
@@ -23,7 +32,8 @@ GENERATORS = ("generator", "vae", "gan", "sgm")
 TRANSLATIONS = ("bridge", "unet", "cyclegan", "bridge+sd", "unet+sd")
 #: The rows of the paper's figure 5.
 ROWS = ("low-dose 1/100", "attenuation correction", "delayed frame", "tracer separation", "tracer conversion")
-DELTAS = (0.001, 0.005, 0.01, 0.05)
+#: Times and noises of each sinogram in a certificate.
+_DRAWS = 4
 #: Digits of all figures of the record: what is beyond them is rounding of another number of threads.
 _DIGITS = 6
 
@@ -42,10 +52,8 @@ class Tier:
         Training sinograms of each class that the classifier learns from and that copies are looked for in.
     epochs : int
         Of the classifier.
-    certified : int or None
-        Patients of a certificate; None for all.
     maps : int
-        Draws from its posterior.
+        Draws from the posterior of a certificate.
     """
 
     drawn: int
@@ -55,12 +63,11 @@ class Tier:
     steps: int
     known: int
     epochs: int
-    certified: int | None
     maps: int
 
 
-TIERS = {"tiny": Tier(36, 4, 6, 2, 2, 30, 2, None, 1000), "small": Tier(500, 0, 27, 20, 10, 500, 20, None, 50_000),
-         "base": Tier(2000, 0, 144, 20, 10, 500, 20, None, 50_000)}
+TIERS = {"tiny": Tier(36, 4, 6, 2, 2, 30, 2, 1000), "small": Tier(500, 0, 27, 20, 10, 500, 20, 50_000),
+         "base": Tier(2000, 0, 144, 20, 10, 500, 20, 50_000)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +110,8 @@ def evaluate(models: Mapping[str, Model], cohort, store, tier: Tier, *, seed: in
     tier : Tier
     seed : int
     keep : path-like, optional
-        A folder for what the methods make, so that a run which was broken off, or has one more model, goes on.
+        A folder for what models draw and translate, so that a run which was broken off, or has one more model, does
+        not make that again.
     progress : callable
         ``progress(items, stage, unit=...)`` wraps an iteration.
     stage : callable
@@ -112,7 +120,8 @@ def evaluate(models: Mapping[str, Model], cohort, store, tier: Tier, *, seed: in
     Raises
     ------
     InputError
-        No model; a model without the card of a training, or that was trained on test patients.
+        No model; a model without the card of a training, or that was trained on test patients; a store of one tracer
+        for translations, or without validation patients.
     GeometryError
         A model of another geometry than the store's.
     """
@@ -121,7 +130,7 @@ def evaluate(models: Mapping[str, Model], cohort, store, tier: Tier, *, seed: in
     made = {name: models[name] for name in GENERATORS if name in models}
     asked = {name: models[name] for name in TRANSLATIONS if name in models}
     if made:
-        _generators(made, cohort, tier, seed, tables, shown, progress, stage)
+        _generators(made, cohort, tier, seed, tables, shown, keep, progress, stage)
     if asked:
         _translations(asked, store, tier, seed, tables, shown, keep, stage)
     if "generator" in made and "bridge" in asked:
@@ -142,11 +151,38 @@ def check(models: Mapping[str, Model], cohort) -> None:
         if model.pipe.geometry != cohort.geometry:
             raise GeometryError(f"{name} must have the store's geometry, {cohort.geometry}, but has "
                                 f"{model.pipe.geometry}; simulate a store of its size.")
-        card = read_card(model.folder)
-        if card is None:
-            raise InputError(f"{name} must come with training.json, which says what patients it was trained on, but "
-                             f"{str(model.folder)!r} has none; use the folder that allpet train wrote.")
+        card = training_card(model.folder)
         refuse_known_patients(card, cohort, "test")
+        _refuse_other_role(name, card)
+    if any(name in TRANSLATIONS for name in models) and len(cohort.tracers) < 2:
+        raise InputError(f"the store must hold two tracers for translations, but has {', '.join(cohort.tracers)} "
+                         "alone; simulate one with more, or leave the translations out.")
+    cohort.select(split="validation")  # settings of classical methods, and the classifier's best epoch, come from it
+
+
+def _refuse_other_role(name: str, card: Mapping) -> None:
+    """Raise unless the card of a model says that it is what it is called."""
+    method, _, more = name.partition("+")
+    said, drawn = card.get("method"), bool(card.get("sinograms", {}).get("drawn"))
+    if said is not None and said != method and method != "generator":
+        raise InputError(f"model {name} must have been trained as {method}, but its card says {said}.")
+    if "sinograms" in card and drawn != bool(more):
+        raise InputError(f"model {name} must have been trained {'with' if more else 'without'} drawn pairs, but its "
+                         f"card says {'with' if drawn else 'without'}; name it {method}{'+sd' if drawn else ''}.")
+
+
+def made_of(models: Mapping[str, Model], tier: Tier) -> dict:
+    """Return of each model what a reader who compares must know: its files, its training, how it is asked."""
+    out = {}
+    for name, model in models.items():
+        card = training_card(model.folder)
+        settings = card["settings"]
+        out[name] = {"digest": model.digest, "training": {part: dict(settings["training"][part]) for part in
+                                                          card.get("stages", {}) if part in settings["training"]},
+                     "start": settings["data"].get("start", "source") if name in TRANSLATIONS else None,
+                     "asked": _steps(model.pipe, tier) if name in GENERATORS else
+                     {"steps": tier.steps, "samples": tier.samples} if name.startswith("bridge") else {}}
+    return out
 
 
 def rounded(value):
@@ -160,15 +196,27 @@ def rounded(value):
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _generators(models, cohort, tier, seed, tables, shown, progress, stage) -> None:
+def _generators(models, cohort, tier, seed, tables, shown, keep, progress, stage) -> None:
     data = generated.held_out(cohort, "test")
     train = generated.held_out(cohort, "train", tier.known)
     stage("images of test patients")
-    truth, drawn = generated.real(data), {}
-    for name, model in models.items():
-        drawn[name] = generated.draw_like(
-            model.pipe, data, tier.drawn, seed=seed, **_steps(model.pipe, tier),
-            progress=lambda rounds, name=name: progress(rounds, f"drawing, {name}", unit="step"))
+    truth, drawn, known, tables["left out"] = generated.real(data), {}, {}, {}
+    asked = {name: (model, {}) for name, model in models.items()}
+    if "generator" in models:  # its guidance was chosen on validation patients; the others have none
+        asked["generator, guidance 1"] = models["generator"], {"guidance": 1.0}
+    for name, (model, options) in asked.items():
+        options |= _steps(model.pipe, tier)
+        key = json.dumps([model.digest, list(data.classes), tier.drawn, seed, options])
+        found = remembered(
+            keep, f"drawn-{hashlib.sha256(key.encode()).hexdigest()[:16]}",
+            lambda model=model, options=options, name=name: generated.draw_like(
+                model.pipe, data, tier.drawn, seed=seed, **options,
+                progress=lambda rounds: progress(rounds, f"drawing, {name}", unit="step")))
+        tables["left out"][name] = found.empty
+        if found.empty <= tier.drawn // 2:
+            drawn[name], known[name] = found, known_patients(training_card(model.folder), cohort)
+    if not drawn:
+        return
     stage("distances")
     # The random network's unit is that of the real sinograms: no generator may choose its own.
     scale = float(np.quantile(truth.counts, 0.999))
@@ -177,7 +225,7 @@ def _generators(models, cohort, tier, seed, tables, shown, progress, stage) -> N
     classifier = generated.trained_classifier(cohort, tier.known, tier.epochs)
     tables["prompts"] = generated.obedience(drawn, truth, data, classifier)
     stage("copies and consistency")
-    tables["copies"] = generated.copies(drawn, truth, data, train)
+    tables["copies"] = generated.copies(drawn, truth, data, train, known)
     tables["consistency"] = generated.consistency(drawn, truth, data)
     tables["classes"] = list(data.classes)
     first = {name: [int(np.flatnonzero(d.labels == k)[0]) for k in range(len(data.classes))]
@@ -232,14 +280,7 @@ def _certificates(model, name, cohort, tier, seed, progress) -> dict:
     out = {}
     for kind, augmented in (("measured", False), ("augmented", True)):
         moments = denoising_moments(
-            model.pipe, model.folder, cohort, patients=tier.certified, augmented=augmented, seed=seed,
+            model.pipe, model.folder, cohort, augmented=augmented, draws=_DRAWS, seed=seed,
             progress=lambda items, kind=kind: progress(items, f"certificates, {name}, {kind}", unit="patient"))
-        rows = {}
-        for delta in DELTAS:
-            found = certify(moments, delta, n_draws=tier.maps, seed=seed)
-            rows[f"{delta:g}"] = {"bound": found.certificate.bound, "vacuous": found.certificate.vacuous,
-                                  "test_set_bound": found.test_set_bound, "kl": found.certificate.kl,
-                                  "as_copies": miscounted_bound(found, moments.n_examples)}
-        out[kind] = {"patients": len(moments), "copies": moments.n_examples, "loss": found.unchanged,
-                     "loss_of_nothing": found.of_nothing, "bounds": rows}
+        out[kind] = certificate_table(moments, _DRAWS, n_draws=tier.maps, seed=seed)
     return out

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
+from allpet_gen.certificate import printed
+
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}
 table{border-collapse:collapse;font-size:13px;margin:.8rem 0}th,td{padding:.15rem .6rem;text-align:right}
 th{border-bottom:1px solid #888}td:first-child,th:first-child{text-align:left}tr:nth-child(even){background:#f4f4f4}
@@ -55,7 +57,14 @@ def with_interval(found: Mapping | None, digits: int = 3) -> str:
 
 def _head(tables, made) -> str:
     tier = tables["tier"]
-    models = table(["model", "digest"], [(name, digest[:16]) for name, digest in made["models"].items()])
+    models = table(["model", "digest", "trained: steps x batch", "starts at", "asked"], [
+        (name, m["digest"][:16], ", ".join(f"{part} {t['steps']} x {t['batch']}" for part, t in m["training"].items()),
+         m["start"] or "", ", ".join(f"{n} {v:g}" for n, v in m["asked"].items()) or "by default")
+        for name, m in made["models"].items()])
+    starts = {m["start"] for m in made["models"].values() if m["start"]}
+    if len(starts) > 1:
+        models += ("<p><b>Translations here start at different places (data.start): that, and not the method alone, "
+                   "may set them apart.</b></p>")
     return (f"<h1>allpet, evaluated</h1><p>The results of arXiv 2509.09130 redone on simulated patients, by sections "
             f"that follow its figures. Test patients of the store {escape(made['store'][:16])}, whom no model was "
             f"trained on; tier {escape(made['tier'])}: {tier['drawn']} sinograms of each generator, {tier['patients']} "
@@ -82,8 +91,9 @@ def _generators(tables) -> list[str]:
     if "distances" not in tables:
         return []
     parts = ["Fréchet and kernel distances to test patients; the floor is that of real against real, for as many "
-             "samples. None of them is the FID of photographs. Precision and recall say how much of either side lies "
-             "within the other."]
+             "samples. The generator draws with the guidance that was chosen on validation patients, and again "
+             "without (guidance 1); the others have none. None of them is the FID of photographs. Precision and "
+             "recall say how much of either side lies within the other."]
     for key, by_tracer in tables["distances"].items():
         rows = [(tracer, name, with_interval(found["frechet"]["generated"]), with_interval(found["frechet"]["floor"]),
                  with_interval(found["kernel_rbf"]["generated"]), with_interval(found["kernel_rbf"]["floor"]),
@@ -96,10 +106,14 @@ def _generators(tables) -> list[str]:
     parts += ["<h3>Prompts</h3>", "What a classifier of real training sinograms names, and the exponential of the mean "
               "divergence of its certainty (a score in the manner of Inception, by a classifier of sinograms).",
               table(["", "tracer as asked", "region as asked", "score"], rows)]
-    rows = [(name, *(f"{100 * f[key][side]['value']:.1f} %" for key in ("copies", "authenticity")
+    empty = {name: n for name, n in tables["left out"].items() if n}
+    if empty:
+        parts.append("Empty draws that were left out: " + ", ".join(f"{name} {n}" for name, n in empty.items()) + ".")
+    rows = [(name, f"{f['n_training']}", *(f"{100 * f[key][side]['value']:.1f} %" for key in ("copies", "authenticity")
                      for side in ("generated", "held_out"))) for name, f in tables["copies"].items()]
     parts += ["<h3>Copies of training patients</h3>",
-              table(["", "copies", "held-out patients", "authentic", "held-out patients"], rows)]
+              "Of patients of this store that a model was trained on; a model of another store has none here.",
+              table(["", "compared with", "copies", "held-out patients", "authentic", "held-out patients"], rows)]
     rows = [(name, *(f"{100 * v:.1f} %" for v in values)) for name, values in tables["consistency"].items()]
     return [*parts, "<h3>Helgason–Ludwig residuals</h3>", table(["", "order 0", "1", "2", "3"], rows)]
 
@@ -135,9 +149,9 @@ def _paired(found) -> str:
 def _bounds(tables) -> list[str]:
     parts = []
     for name, kinds in tables["certificates"].items():
-        rows = [(kind, delta, f"{row['bound']:.4f}{' (vacuous)' if row['vacuous'] else ''}",
-                 f"{row['test_set_bound']:.4f}", f"{row['as_copies']:.4f}")
-                for kind, t in kinds.items() for delta, row in t["bounds"].items()]
+        rows = [(kind, f"{row['delta']:g}", f"{printed(row['bound'])}{' (vacuous)' if row['vacuous'] else ''}",
+                 printed(row["test_set_bound"]), f"{row['not_certificates']['copies']:.4f}")
+                for kind, t in kinds.items() for row in t["rows"]]
         losses = ", ".join(f"{kind} {t['loss']:.4f} ({t['patients']} patients, {t['copies']} copies)"
                            for kind, t in kinds.items())
         parts += [f"<h3>{escape(name)}</h3>", f"Denoising loss: {losses}; predicting nothing has about 1.",

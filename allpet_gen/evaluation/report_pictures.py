@@ -124,10 +124,11 @@ def bounds_figure(path, tables: Mapping) -> None:
     figure, axes = _figure(1, len(tables), 4.2, 3.2)
     for axis, (name, kinds) in zip(axes[0], tables.items(), strict=True):
         for k, (kind, table) in enumerate(kinds.items()):
-            deltas = [float(d) for d in table["bounds"]]
-            for key, style, word in (("bound", "o-", "certificate"), ("as_copies", "x:", "copies counted (none)")):
-                axis.plot(deltas, [row[key] for row in table["bounds"].values()], style, color=_COLOURS[k],
-                          label=f"{kind}, {word}")
+            deltas = [row["delta"] for row in table["rows"]]
+            axis.plot(deltas, [row["bound"] for row in table["rows"]], "o-", color=_COLOURS[k],
+                      label=f"{kind}, certificate")
+            axis.plot(deltas, [row["not_certificates"]["copies"] for row in table["rows"]], "x:", color=_COLOURS[k],
+                      label=f"{kind}, copies counted (none)")
             axis.axhline(table["loss"], color=_COLOURS[k], linewidth=0.7, linestyle="--")
         axis.set_xscale("log")
         axis.set_ylim(0, 1.05)

@@ -1,5 +1,6 @@
 """Translations beside every baseline and the classical methods, for the rows of one table, in both domains."""
 
+import contextlib
 import hashlib
 import json
 import pickle
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from allpet_gen._pretrained import model_digests
+from allpet_gen._pretrained import model_digest
 from allpet_gen.evaluation.classical import GRIDS, classical
 from allpet_gen.evaluation.paired import summary
 from allpet_gen.evaluation.translation_items import draw_items, images
@@ -47,8 +48,7 @@ def load_models(folders) -> dict:
     models = {}
     for name, source in folders.items():
         pipe, folder = load_translation(source)
-        files = json.dumps(model_digests(folder), sort_keys=True)
-        models[name] = pipe, hashlib.sha256(files.encode()).hexdigest()
+        models[name] = pipe, model_digest(folder)
     return models
 
 
@@ -102,16 +102,22 @@ def covered_regions(samples, items, truth) -> dict:
 
 
 def kept(folder, items, made_by, make):
-    """Return what `make` returns, from the folder where it was kept."""
-    if folder is None:
-        return make()
+    """Return what `make` returns for some items, from the folder where it was kept."""
     arrays = [items.sources, items.truth, *(part for part in made_by if isinstance(part, np.ndarray))]
     words = [items.task, items.options, [part for part in made_by if not isinstance(part, np.ndarray)]]
     key = hashlib.sha256(json.dumps(words).encode() + b"".join(a.tobytes() for a in arrays)).hexdigest()[:16]
-    path = folder / f"{items.task}-{key}.pickle"
-    if path.exists():
+    return remembered(folder, f"{items.task}-{key}", make)
+
+
+def remembered(folder, name: str, make):
+    """Return what `make` returns, from a file of a folder if it is there and whole; without a folder, make it."""
+    if folder is None:
+        return make()
+    path = Path(folder) / f"{name}.pickle"
+    # Made and read by this library in a folder of the user's own; a file that was cut off is made again.
+    with contextlib.suppress(OSError, EOFError, pickle.UnpicklingError, ValueError):
         return pickle.loads(path.read_bytes())
-    folder.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     made = make()
     partial = path.with_suffix(".partial")
     partial.write_bytes(pickle.dumps(made))

@@ -1,5 +1,6 @@
 """Reading a cohort: choose by region, tracer and part; get studies, task pairs and prompts."""
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,25 @@ from allpet_physics.simulation.split import SPLITS, check_split
 from allpet_physics.simulation.study import Study
 from allpet_physics.simulation.study_settings import REGION_WORDS, StudySettings, frame_number, prompt_text
 from allpet_physics.simulation.tracer_names import parse_tracer
+
+
+@contextlib.contextmanager
+def whole_store():
+    """Say of a store whose parts are cut off or altered what is wrong with it, while it is read.
+
+    Raises
+    ------
+    InputError
+        In place of what zarr raises.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, RuntimeError, OSError, EOFError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"the store must be whole, but a part of it cannot be read ({type(error).__name__}: {reason});"
+                         " see which with allpet info --verify, and simulate it again.") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +114,8 @@ class Cohort:
 
     def prompts(self, index, tracer: str, frame: str = "first") -> np.ndarray:
         """Return counts of chosen slices, int64, shape (angles, bins) or (n, angles, bins) for a list or slice."""
-        counts = self.group["prompts"].oindex[self.samples[index], self._stored(tracer), frame_number(frame)]
+        with whole_store():
+            counts = self.group["prompts"].oindex[self.samples[index], self._stored(tracer), frame_number(frame)]
         return counts.astype(np.int64)
 
     def prompt(self, index: int, tracer: str) -> str:
@@ -113,6 +134,7 @@ class Cohort:
                              f"{' ...' if len(np.unique(self.patients)) > 12 else ''}, but was {patient!r}.")
         return self._read([int(r) for r in rows])
 
+    @whole_store()
     def _read(self, rows: list[int]) -> Study:
         parameters, first = self.card["parameters"], rows[0]
         tracers = [parameters["tracers"].index(t) for t in self.tracers]

@@ -2,13 +2,18 @@
 
 import json
 import re
+import shutil
 
+import numpy as np
 import pytest
 
 from allpet_gen.baseline_stages import new_objective, save_baseline
 from allpet_gen.baselines.unet import UNetPipeline
+from allpet_gen.certificate import printed
+from allpet_gen.evaluation.generated_table import draw_like, held_out
 from allpet_gen.evaluation.report import ROWS, rounded
 from allpet_gen.evaluation.report_page import with_interval
+from allpet_gen.evaluation.translation_table import remembered
 from allpet_gen.settings import read_settings
 from allpet_gen.tasks import TASKS
 from allpet_gen.training_card import store_digest, write_card
@@ -87,11 +92,13 @@ def test_figures_of_the_page_are_those_of_the_record(report):
     # A model of one task is in the row of this task alone.
     assert [row for row, t in tables["translations"].items() if "unet+sd" in t["images"]["methods"]] == [
         "attenuation correction"]
-    bounds = tables["certificates"]["generator"]["measured"]["bounds"]
-    assert list(bounds) == ["0.001", "0.005", "0.01", "0.05"]
-    assert f"<td>{bounds['0.05']['bound']:.4f}" in page
-    assert set(tables["prompts"]) == {"real, held out", "generator", "gan"}
-    assert tables["copies"]["generator"]["copies"]["generated"]["value"] <= 1
+    rows = tables["certificates"]["generator"]["measured"]["rows"]
+    assert [row["delta"] for row in rows] == [0.001, 0.005, 0.01, 0.05]
+    assert f"<td>{printed(rows[-1]['bound'])}" in page
+    assert set(tables["prompts"]) == {"real, held out", "generator", "generator, guidance 1", "gan"}
+    assert tables["copies"]["gan"]["n_training"] == 36  # all that the store's training patients have
+    made = json.loads((report / "report.json").read_text())["made"]["models"]
+    assert made["bridge"]["asked"] == {"steps": 2, "samples": 2}
 
 
 def test_the_same_models_give_the_same_tables(place, report, tmp_path):
@@ -141,6 +148,74 @@ def test_models_that_saw_test_patients_are_refused(place, tmp_path):
         result = evaluate(place, tmp_path / "out", f"unet={folder}")
         assert result.exit_code not in (0, 1)
         assert said in result.stderr
+
+
+def with_card(place, source, folder, **changes):
+    """Copy a model to a folder and change the card of its training."""
+    shutil.copytree(place / source, folder)
+    write_card(folder, json.loads((folder / "training.json").read_text()) | changes)
+    return folder
+
+
+@pytest.mark.parametrize(("name", "changes", "said"), [
+    ("cyclegan", {"method": "unet"}, "must have been trained as cyclegan, but its card says unet"),
+    ("unet+sd", {"sinograms": {"drawn": 0}}, "must have been trained with drawn pairs, but its card says without"),
+    ("unet", {"sinograms": {"drawn": 5}, "store": {"seed": 1}}, "name it unet\\+sd"),
+])
+def test_a_model_is_what_its_card_says(place, tmp_path, name, changes, said):
+    folder = with_card(place, "unet", tmp_path / "m", **changes)
+    result = evaluate(place, tmp_path / "out", f"{name}={folder}")
+    assert result.exit_code not in (0, 1)
+    assert re.search(said, result.stderr)
+
+
+def test_what_can_be_known_first_is_said_first(place, tmp_path):
+    write_cohort(tmp_path / "one", cohort_parameters(9, size=32, n_slices=1, tracers=("FDG",), split={
+        "train": [0, 1, 2], "validation": [3, 4, 5], "test": [6, 7, 8]}, seed=4))
+    write_cohort(tmp_path / "none", cohort_parameters(6, size=32, n_slices=1, split={
+        "train": [0, 1, 2], "test": [3, 4, 5]}, seed=4))
+    (tmp_path / "file").write_text("")
+    for store, more, said in ((tmp_path / "one", (), "two tracers"), (tmp_path / "none", (), "validation"),
+                              (place / "s", ("--keep", tmp_path / "file"), "file")):
+        result = allpet("evaluate", store, "--model", f"unet={place / 'unet'}", "--tier", "tiny", "--out",
+                        tmp_path / "out", "--quiet", *more)
+        assert result.exit_code, result.output
+        assert len(result.stderr.strip().splitlines()) == 1
+        assert said in result.stderr
+
+
+def test_empty_draws_are_counted_and_left_out(place):
+    class Silent:
+        """Draws nothing but zeros for every second seed."""
+
+        def __call__(self, prompts, *, count, seed, **_):
+            counts = np.ones((count * len(prompts), 32, 32), np.int64)
+            counts[::2, 8:20, 8:20] = 50
+            counts[1::2] = 0
+            return _Out(counts)
+
+    data = held_out(read_cohort(place / "s"), "test")
+    drawn = draw_like(Silent(), data, 36, seed=0)
+    assert (len(drawn.counts), drawn.empty) == (18, 18)
+    assert (drawn.counts.max((1, 2)) == 50).all()
+
+
+class _Out:
+    """What a pipeline returns, as far as it is looked at."""
+
+    def __init__(self, sinograms):
+        self.sinograms = sinograms
+
+    def __len__(self):
+        return len(self.sinograms)
+
+
+def test_a_kept_file_that_was_cut_off_is_made_again(tmp_path):
+    assert remembered(tmp_path, "a", lambda: 1) == 1
+    assert remembered(tmp_path, "a", lambda: 2) == 1
+    path = tmp_path / "a.pickle"
+    path.write_bytes(path.read_bytes()[:-2])
+    assert remembered(tmp_path, "a", lambda: 3) == 3
 
 
 def test_rounding_keeps_six_digits_and_what_json_can_hold():

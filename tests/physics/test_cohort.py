@@ -248,3 +248,17 @@ def test_the_settings_reach_the_scan():
     assert study.settings == chosen
     assert study.scan("FDG").expected.sum(dtype=np.float64) / 3 == pytest.approx(3e5, rel=1e-4)
     assert study.lesion_uptake.shape[-1] <= 2
+
+
+def test_a_store_with_a_part_that_was_cut_off_is_refused_in_one_sentence(tmp_path):
+    path = write(tmp_path / "cohort", PARAMETERS)
+    parts = [part for part in (path / "prompts").rglob("*") if part.is_file() and part.name != "zarr.json"]
+    assert parts
+    for part in parts:
+        part.write_bytes(part.read_bytes()[:-7] + b"garbage")
+    found = read_cohort(path)
+    for ask in (lambda: found.prompts([0], "FDG"), lambda: found.study(0), lambda: found.patient_study(0)):
+        with pytest.raises(InputError, match="see which with allpet info --verify"):
+            ask()
+    with pytest.raises(InputError, match="patient must be one of"):
+        found.patient_study(99)
