@@ -14,7 +14,8 @@ from allpet_physics.geometry import ParallelGeometry
 #: Optional packages: what they are for, and the extra that brings them.
 EXTRAS = {"astra": ("ASTRA as second projector", "astra"), "highdicom": ("DICOM segmentations", "seg"),
           "dask": ("many processes", "scale"), "zarr": ("large stores", "scale"),
-          "torch": ("generated sinograms", "gen"), "diffusers": ("generated sinograms", "gen")}
+          "torch": ("generated sinograms", "gen"), "diffusers": ("generated sinograms", "gen"),
+          "sphinx": ("building the documentation", "docs")}
 _DISTRIBUTIONS = {"astra": "astra-toolbox"}
 #: Largest error of each self-test; the errors of a right installation are less than half of these.
 _LIMITS = {"rectangle": 1e-10, "strip": 1e-2, "joseph": 2e-2, "fbp": 1e-3, "adjoint": 1e-12}
