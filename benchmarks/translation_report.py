@@ -20,7 +20,9 @@ METHODS = {
     "osem": "OSEM of the low-dose counts, Gaussian post-filter chosen on validation patients",
     "bsrem": "BSREM of the low-dose counts, relative difference prior, strength chosen on validation patients",
     "with CT": "OSEM with the true attenuation, scatter and randoms: what a scanner with a CT makes of these counts",
-    "unet": "the bridge's network asked once, trained for the mean",
+    "unet": "the bridge's network asked once, trained for the mean on the same pairs for as many steps of as many; it "
+            "starts at the source with a slope and an offset for each task and dose (data.start = \"fitted\"), which "
+            "the bridge here, trained before there was such a start, does not have",
     "cyclegan": "CycleGAN, unpaired",
     "bridge, one sample": "one sample of the bridge",
     "bridge": "mean of the bridge's samples",
@@ -75,7 +77,8 @@ Filters and priors of images are chosen by the mean PSNR of images, those of sin
 truth of the images has a filter of 5 mm; BSREM has none.
 
 ```
-python benchmarks/translation_quality.py cohort.zarr --bridge small --json docs/translation.json
+allpet train --task all --method unet --config small --store cohort.zarr --out run
+python benchmarks/translation_quality.py cohort.zarr --bridge small --unet run/unet --json docs/translation.json
 python benchmarks/translation_effects.py cohort.zarr --bridge small --json docs/translation_effects.json
 python benchmarks/translation_figures.py cohort.zarr --bridge small
 python benchmarks/translation_report.py docs/translation.json docs/translation_effects.json
