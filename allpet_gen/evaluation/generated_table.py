@@ -20,6 +20,8 @@ from allpet_physics.errors import InputError
 
 #: Axes of the random network's features that are kept, where there are samples enough.
 _AXES = 24
+#: Patients and samples of a side below which no distance is taken.
+LEAST_PATIENTS, _LEAST_SAMPLES = 8, 12
 #: Of `compare_features`: what stands in the table.
 METRICS = ("frechet", "kernel_polynomial", "kernel_rbf", "precision", "recall", "density", "coverage")
 
@@ -93,6 +95,8 @@ def draw_like(pipe, data: ClassSet, count: int, *, seed: int, progress=None, **o
 def distances(drawn: Mapping[str, Drawn], truth: Drawn, data: ClassSet, scale: float, *, seed: int = 0) -> dict:
     """Return `compare_features` of every generator, by domain, extractor and tracer ("all" for all of them).
 
+    Tracers of too few patients or samples are left out.
+
     Parameters
     ----------
     drawn : mapping of str to Drawn
@@ -116,9 +120,13 @@ def distances(drawn: Mapping[str, Drawn], truth: Drawn, data: ClassSet, scale: f
             table = out[f"{domain}, {kind}"] = {}
             for tracer in ("all", *dict.fromkeys(tracers)):
                 rows = np.flatnonzero([tracer in ("all", tracers[k]) for k in truth.labels])
+                if len(np.unique(data.patients[rows])) < LEAST_PATIENTS or len(rows) < _LEAST_SAMPLES:
+                    continue
                 table[tracer] = {}
                 for name, d in drawn.items():
                     own = np.flatnonzero([tracer in ("all", tracers[k]) for k in d.labels])
+                    if len(own) < _LEAST_SAMPLES:
+                        continue
                     axes = min(_AXES, len(own) // 2 - 1, len(rows) // 2 - 2, seen.shape[1])
                     result = compare_features(
                         seen[rows], found[name][own], real_patients=data.patients[rows], seed=seed, whiten=random,
@@ -128,6 +136,8 @@ def distances(drawn: Mapping[str, Drawn], truth: Drawn, data: ClassSet, scale: f
                     table[tracer][name] = {m: {side: result[m][side] for side in ("generated", "floor")}
                                            for m in METRICS} | {"n_per_side": result["n_per_side"],
                                                                 "n_features": result["n_features"]}
+                if not table[tracer]:
+                    del table[tracer]
     return out
 
 

@@ -157,6 +157,10 @@ def check(models: Mapping[str, Model], cohort) -> None:
     if any(name in TRANSLATIONS for name in models) and len(cohort.tracers) < 2:
         raise InputError(f"the store must hold two tracers for translations, but has {', '.join(cohort.tracers)} "
                          "alone; simulate one with more, or leave the translations out.")
+    n = len(np.unique(cohort.select(split="test").patients))
+    if any(name in GENERATORS for name in models) and n < generated.LEAST_PATIENTS:
+        raise InputError(f"the store must have at least {generated.LEAST_PATIENTS} test patients for generators, but "
+                         f"has {n}; simulate more, or leave the generators out.")
     cohort.select(split="validation")  # settings of classical methods, and the classifier's best epoch, come from it
 
 
@@ -257,22 +261,24 @@ def _translations(models, store, tier, seed, tables, shown, keep, stage) -> None
 def _pairs(generator, bridge, cohort, tier, seed) -> list[tuple]:
     """Return (task, words, source, targets) of drawn sinograms: pairs that no patient was scanned for.
 
-    Low doses are thinned and mixtures added up, which is exact; other targets are means of the bridge's samples.
+    Low doses are thinned, which is exact; other targets are means of the bridge's samples. A mixture is the drawn scan
+    and counts around its conversion to another tracer, so that both are of one body.
     """
     region = next(r for r in cohort.card["parameters"]["regions"] if (cohort.regions == r).any())
     tracers = list(cohort.tracers)
-    prompts = [f"{region} with {tracer}" for tracer in tracers[:2]]
-    drawn = generator(prompts, count=1, seed=seed * 10**6, reconstruct=None, **_steps(generator, tier)).sinograms
+    prompt = f"{region} with {tracers[0]}"
+    drawn = generator(prompt, count=1, seed=seed * 10**6, reconstruct=None, **_steps(generator, tier)).sinograms
     rng = np.random.default_rng(seed)
-    pairs = [("low-dose 1/4", prompts[0], thin(drawn[0], 0.25, rng), drawn[:1])]
+    pairs = [("low-dose 1/4", prompt, thin(drawn[0], 0.25, rng), drawn)]
     about = {"tracer": tracers[0], "region": region, "n_samples": tier.samples, "steps": tier.steps, "seed": seed}
     for task in ("attenuation-correction", "delayed-frame", "tracer-conversion"):
         two = {"other": tracers[1]} if task == "tracer-conversion" and len(tracers) > 1 else {}
         if task in bridge.tasks and (two or task != "tracer-conversion"):
-            pairs.append((task.replace("-", " "), prompts[0], drawn[0],
-                          bridge(drawn[0], task=task, **about, **two).expected))
-    if len(tracers) > 1:
-        pairs.append(("tracer separation", " and ".join(tracers[:2]), drawn.sum(0), drawn))
+            made = bridge(drawn[0], task=task, **about, **two).expected
+            pairs.append((task.replace("-", " "), prompt, drawn[0], made))
+            if two:
+                both = np.concatenate([drawn, rng.poisson(made.astype(np.float64))])
+                pairs.append(("tracer separation", " and ".join(tracers[:2]), both.sum(0), both))
     return pairs
 
 

@@ -85,13 +85,14 @@ def distance_figure(path, tables: Mapping) -> None:
     chosen = {key: table for key, table in tables.items() if "random" in key}
     figure, axes = _figure(1, len(chosen), 4.6, 3.2)
     for axis, (key, table) in zip(axes[0], chosen.items(), strict=True):
-        methods = list(next(iter(table.values())))
+        methods = list(table["all"])
         width = 0.8 / (len(methods) + 1)
         for m, name in enumerate([*methods, "real against real"]):
-            rows = [next(iter(t.values()))["frechet"]["floor"] if name == "real against real"
-                    else t[name]["frechet"]["generated"] for t in table.values()]
-            at = np.arange(len(table)) + (m - len(methods) / 2) * width
-            _dots(axis, at, rows, "#000000" if name == "real against real" else _COLOURS[m], name)
+            rows = [(k, next(iter(t.values()))["frechet"]["floor"] if name == "real against real"
+                     else t[name]["frechet"]["generated"]) for k, t in enumerate(table.values())
+                    if name in t or name == "real against real"]
+            at = np.array([k for k, _ in rows]) + (m - len(methods) / 2) * width
+            _dots(axis, at, [row for _, row in rows], "#000000" if name == "real against real" else _COLOURS[m], name)
         axis.set_xticks(range(len(table)), list(table), fontsize=7)
         axis.set_yscale("log")
         axis.set_title(f"Fréchet distance, {key}", fontsize=8)

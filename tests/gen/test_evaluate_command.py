@@ -184,6 +184,15 @@ def test_what_can_be_known_first_is_said_first(place, tmp_path):
         assert said in result.stderr
 
 
+def test_generators_want_test_patients_enough(place, tmp_path):
+    write_cohort(tmp_path / "few", cohort_parameters(13, size=32, n_slices=1, split={
+        "train": [0, 1, 2], "validation": [3, 4, 5], "test": list(range(6, 13))}, seed=4))
+    result = allpet("evaluate", tmp_path / "few", "--model", f"generator={place / 'generator'}", "--tier", "tiny",
+                    "--out", tmp_path / "out", "--quiet")
+    assert result.exit_code not in (0, 1)
+    assert "at least 8 test patients for generators, but has 7" in result.stderr
+
+
 def test_empty_draws_are_counted_and_left_out(place):
     class Silent:
         """Draws nothing but zeros for every second seed."""
