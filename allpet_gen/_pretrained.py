@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -119,6 +120,19 @@ class PretrainedPipeline:
         super().save_pretrained(str(folder), **options)
         text = json.dumps({**self.card, "format": MODEL_FORMAT}, indent=1, ensure_ascii=False)
         (Path(folder) / CARD).write_text(text + "\n", encoding="utf-8")
+
+    def save_into(self, folder, *, card: Mapping) -> None:
+        """Make a folder one that `from_pretrained` loads, or leave it as it was; other files in it stay."""
+        folder = Path(folder)
+        partial = folder / ".pipeline"
+        shutil.rmtree(partial, ignore_errors=True)
+        self.save_pretrained(partial, card=card)
+        # model_index.json comes last: with it the folder is a model.
+        for entry in sorted(partial.iterdir(), key=lambda path: path.name == "model_index.json"):
+            if (folder / entry.name).is_dir():
+                shutil.rmtree(folder / entry.name)
+            entry.replace(folder / entry.name)
+        partial.rmdir()
 
 
 def read_card(folder: Path) -> dict:

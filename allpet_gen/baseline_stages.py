@@ -1,8 +1,6 @@
 """The training of the generator's baselines, from a store to a folder: a VAE, a GAN or a score-based model."""
 
-import shutil
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,13 +11,13 @@ from allpet_gen.baselines.sgm import ScoreNetwork, SGMObjective, SGMPipeline, sc
 from allpet_gen.baselines.vae import ConditionalVAE, VAEObjective, VAEPipeline
 from allpet_gen.baselines.views import ViewDataset
 from allpet_gen.data import ClassSet
+from allpet_gen.generation_models import METHODS
 from allpet_gen.memory import MemoryCount, count_training_memory
 from allpet_gen.stages import count_scale, training_folder
 from allpet_gen.training import TrainingSettings, train
 from allpet_physics.errors import InputError
 from allpet_physics.geometry import ParallelGeometry
 
-METHODS = ("vae", "gan", "sgm")
 _PIPELINES = {"vae": VAEPipeline, "gan": GANPipeline, "sgm": SGMPipeline}
 _OF_NETWORK = ("latent_dim", "patch", "block_out_channels", "layers_per_block", "token_dim", "norm_num_groups")
 #: How many sinograms, spread over all, what the score-based model is told of its data is measured on.
@@ -130,17 +128,9 @@ def save_baseline(objective: nn.Module, method: str, settings: Mapping, folder, 
     measured : mapping
         What held-out sinograms are like, of `measured_classes`.
     """
-    network, folder = objective.network.cpu(), Path(folder)
+    network = objective.network.cpu()
     parts = [score_scheduler(network, settings["sgm"]["snr"])] if method == "sgm" else []
-    pipeline, partial = _PIPELINES[method](network, *parts), folder / ".pipeline"
-    shutil.rmtree(partial, ignore_errors=True)
-    pipeline.save_pretrained(partial, card={"method": method, "measured": dict(measured)})
-    # model_index.json comes last: with it the folder is a model.
-    for entry in sorted(partial.iterdir(), key=lambda path: path.name == "model_index.json"):
-        if (folder / entry.name).is_dir():
-            shutil.rmtree(folder / entry.name)
-        entry.replace(folder / entry.name)
-    partial.rmdir()
+    _PIPELINES[method](network, *parts).save_into(folder, card={"method": method, "measured": dict(measured)})
 
 
 def baseline_memory(settings: Mapping, geometry: ParallelGeometry, method: str, *, device="cpu") -> MemoryCount:

@@ -195,16 +195,11 @@ def save_pipeline(settings: Mapping, out, measured: Mapping) -> None:
     from allpet_gen.pipelines import SinogramGenerationPipeline
     from allpet_gen.samplers import SinogramDDIMScheduler
 
-    out, partial = Path(out), Path(out) / ".pipeline"
+    out = Path(out)
     scheduler = SinogramDDIMScheduler.from_config(noise_schedule(settings["diffusion"]).config)
     pipeline = SinogramGenerationPipeline(load_autoencoder(out), SinogramDenoiser.from_pretrained(out / "denoiser"),
                                           scheduler)
-    shutil.rmtree(partial, ignore_errors=True)
-    pipeline.save_pretrained(partial, card={"measured": dict(measured)})
-    # model_index.json comes last: with it the folder is a model.
-    for entry in sorted(partial.iterdir(), key=lambda path: path.name == "model_index.json"):
-        _replace(entry, out / entry.name)
-    partial.rmdir()
+    pipeline.save_into(out, card={"measured": dict(measured)})
 
 
 def training_folder(out, stage: str) -> Path:
@@ -236,10 +231,5 @@ def _save(model, folder: Path) -> None:
     partial = folder.with_name(f".{folder.name}")
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)
-    _replace(partial, folder)
-
-
-def _replace(source: Path, target: Path) -> None:
-    if target.is_dir():
-        shutil.rmtree(target)
-    source.replace(target)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)

@@ -1,6 +1,5 @@
 """The training of translations, from a store to a folder: a bridge, or one of the baselines, for any set of tasks."""
 
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -9,13 +8,11 @@ import torch
 from allpet_gen.baselines.cyclegan import CycleGANObjective
 from allpet_gen.bridge_schedule import latent_statistics
 from allpet_gen.bridge_scheduler import BridgeScheduler
+from allpet_gen.pair_statistics import measured_latents, measured_scales, measured_starts
 from allpet_gen.pairs import (
     PairDataset,
     PairSet,
     load_pair_set,
-    measured_latents,
-    measured_scales,
-    measured_starts,
     pair_origin,
     read_pair_set,
     save_pair_set,
@@ -171,16 +168,7 @@ def save_translation(objective: Translation, method: str, folder, card: Mapping)
     said = {name: card[name] for name in ("method", "tasks", "tracers", "regions")}
     if any(TASKS[task].dose for task in card["tasks"]):
         said["dose_factors"] = list(DOSE_FACTORS)
-    folder = Path(folder)
-    partial = folder / ".pipeline"
-    shutil.rmtree(partial, ignore_errors=True)
-    pipeline.save_pretrained(partial, card=said)
-    # model_index.json comes last: with it the folder is a model.
-    for entry in sorted(partial.iterdir(), key=lambda path: path.name == "model_index.json"):
-        if (folder / entry.name).is_dir():
-            shutil.rmtree(folder / entry.name)
-        entry.replace(folder / entry.name)
-    partial.rmdir()
+    pipeline.save_into(folder, card=said)
 
 
 def _dataset(pairs: PairSet, network: SinogramTranslator, settings: Mapping) -> PairDataset:

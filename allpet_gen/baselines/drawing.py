@@ -1,6 +1,6 @@
 """How the baselines of the generator draw: prompts, seeds, counts and images as of the generator itself."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -15,7 +15,10 @@ from allpet_physics.geometry import ParallelGeometry
 
 
 class BaselinePipeline(PretrainedPipeline, DiffusionPipeline):
-    """What the baselines share; each has a ``network`` with a geometry, and draws expected counts by ``_rounds``.
+    """What the baselines share; each has a ``network`` with a geometry, and draws by ``_rounds(tokens, draws, steps)``.
+
+    That yields `steps` times, once where there is no sampler, and at last expected counts (batch, angle, bin); each
+    sinogram has a generator of its own in `draws`.
 
     Attributes
     ----------
@@ -89,10 +92,6 @@ class BaselinePipeline(PretrainedPipeline, DiffusionPipeline):
         if names:
             raise InputError(f"{names[0]} must be left out for {cls.kind}, which has no such choice, but was given; "
                              "take a model of the generator for it.")
-
-    def _rounds(self, tokens: torch.Tensor, draws: list[torch.Generator], steps: int) -> Iterator:
-        """Yield `steps` times, at last the expected counts (batch, angle, bin); each sinogram has its own draws."""
-        raise NotImplementedError
 
 
 def normal(draws: list[torch.Generator], device, *shape: int) -> torch.Tensor:

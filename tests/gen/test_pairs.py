@@ -8,12 +8,11 @@ import torch
 
 from allpet_gen import pairs as pairs_module
 from allpet_gen.data import view_numbers
+from allpet_gen.pair_statistics import measured_latents, measured_scales, measured_starts
 from allpet_gen.pairs import (
     PairDataset,
     draw_pair,
     load_pair_set,
-    measured_latents,
-    measured_scales,
     pair_origin,
     read_pair_set,
     save_pair_set,
@@ -21,7 +20,7 @@ from allpet_gen.pairs import (
 from allpet_gen.source_attention import source_attention
 from allpet_gen.symmetry import mirror_sinogram, rotate_sinogram
 from allpet_gen.tasks import DOSE_FACTORS, TASKS, dose_number, task_tokens
-from allpet_gen.translator import SLOTS, slots_used
+from allpet_gen.translator import SLOTS, SinogramTranslator, slots_used
 from allpet_physics.errors import InputError
 from allpet_physics.simulation.cohort import cohort_parameters, write_cohort
 from allpet_physics.simulation.cohort_reader import read_cohort
@@ -321,3 +320,45 @@ def test_the_origin_tells_stores_parts_numbers_and_tracers_apart(cohort, read):
         (cohort, 2), (cohort, 3, "validation"), (cohort.select(tracer="FDG"), 3), (cohort.select(region="head"), 3),
         (dataclasses.replace(cohort, card=card), 3))]
     assert len({read.origin, *others}) == 6
+
+
+@torch.no_grad()
+def test_the_fitted_start_is_the_line_that_comes_nearest_to_the_target():
+    """Equation (X3): with pairs the residual is uncorrelated with the source; without, mean and deviation agree."""
+    network = tiny_translator(PAIRS)
+    dataset = pair_dataset(PAIRS, network)
+    plain = errors_of_start(network, dataset)
+    config = {name: value for name, value in network.config.items() if name[0] != "_"}
+    for paired in (True, False):
+        starts = measured_starts(network, dataset, len(dataset), paired=paired)
+        assert list(starts) == sorted(TASKS)
+        assert starts["low-dose"][0] == [0.0, 1.0, 0.0]  # a dose that was not lowered is left as it is
+        assert {round(level, 6) for level, *_ in starts["low-dose"]} <= {
+            round(dose_number("low-dose", f), 6) for f in DOSE_FACTORS} | {0.0}
+        fitted = SinogramTranslator(**config | {"starts": starts})
+        for task, (x, y) in sources_and_targets(fitted, dataset).items():
+            if task != "low-dose":  # a row for each dose: not of one line
+                torch.testing.assert_close(x.mean(), y.mean(), rtol=0, atol=2e-3)
+                if paired:
+                    assert abs(float(((y - x) * (x - x.mean())).mean())) < 2e-3
+                else:
+                    torch.testing.assert_close(x.std(), y.std(), rtol=2e-3, atol=0)
+        if paired:
+            assert all(error <= plain[task] for task, error in errors_of_start(fitted, dataset).items())
+
+
+def sources_and_targets(network, dataset):
+    """Return starts and targets of a dataset's first epoch by task, used slots alone."""
+    found = {}
+    for k in range(len(dataset)):
+        batch = {name: value[None] for name, value in dataset[0, k].items()}
+        source = network.encode_source(batch["source"], batch["gain"])
+        start = network.start(source, batch["used"], batch["tokens"], batch["numbers"])
+        target = network.encode_target(batch["targets"], batch["scale"], batch["used"])
+        used = batch["used"].repeat_interleave(network.config.patch**2, dim=1).bool()
+        found.setdefault(dataset.tasks[k // len(dataset.pairs)], []).append((start[used], target[used]))
+    return {task: tuple(torch.cat(parts).double() for parts in zip(*rows, strict=True)) for task, rows in found.items()}
+
+
+def errors_of_start(network, dataset):
+    return {task: float((x - y).square().mean()) for task, (x, y) in sources_and_targets(network, dataset).items()}

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from allpet_gen.pairs import PairDataset, PairSet, measured_scales
+from allpet_gen.pair_statistics import measured_scales
+from allpet_gen.pairs import PairDataset, PairSet
 from allpet_gen.tasks import TASKS
 from allpet_gen.translator import SinogramTranslator
 from allpet_physics.geometry import ParallelGeometry
