@@ -126,9 +126,13 @@ def or_fewer(wanted: int, setting: str = "") -> str:
 
 def draw_view(rng: np.random.Generator, augmentation: Mapping, geometry: ParallelGeometry) -> tuple[int, bool]:
     """Return by how many angles to turn and whether to mirror, as the settings of augmentation allow."""
-    step = np.rad2deg(geometry.arc / geometry.n_angles)
-    most = int(augmentation["rotation_deg"] / step)
+    most = most_turn(augmentation["rotation_deg"], geometry)
     return int(rng.integers(-most, most + 1)), bool(rng.random() < augmentation["mirror"])
+
+
+def most_turn(rotation_deg: float, geometry: ParallelGeometry) -> int:
+    """Return by how many angles a rotation of so many degrees turns, rounded down."""
+    return int(rotation_deg / np.rad2deg(geometry.arc / geometry.n_angles))
 
 
 def apply_view(sinogram: np.ndarray, turn: int, mirrored: bool, geometry: ParallelGeometry) -> np.ndarray:
@@ -136,6 +140,12 @@ def apply_view(sinogram: np.ndarray, turn: int, mirrored: bool, geometry: Parall
     if mirrored:
         sinogram = mirror_sinogram(sinogram, geometry.arc)
     return rotate_sinogram(sinogram, turn, geometry.arc) if turn else sinogram
+
+
+def undo_view(sinogram: np.ndarray, turn: int, mirrored: bool, geometry: ParallelGeometry) -> np.ndarray:
+    """Return the sinogram that `apply_view` made this one of, to the last bit."""
+    sinogram = rotate_sinogram(sinogram, -turn, geometry.arc) if turn else sinogram
+    return mirror_sinogram(sinogram, geometry.arc) if mirrored else sinogram
 
 
 def view_numbers(turn: int, mirrored: bool, geometry: ParallelGeometry) -> tuple[float, float, float]:

@@ -1,4 +1,4 @@
-"""What a translation returns: the mean of its samples in counts, how far they spread, and how they were made."""
+"""What a translation returns: the estimate in counts, the samples and how far they spread, and how they were made."""
 
 from dataclasses import dataclass
 
@@ -23,8 +23,8 @@ class TranslatedSinograms:
     Attributes
     ----------
     sinograms : ndarray, shape (n, ...)
-        The estimate of the expected counts, float32: the mean over the samples; or Poisson counts around it, int64,
-        where noise was asked.
+        The estimate of the expected counts, float32, eq. (TE1); or Poisson counts around it, int64, where noise was
+        asked.
     expected : ndarray of float32, shape (n, ...)
         The estimate in any case.
     samples : ndarray of float32 or None, shape (n, n_samples, ...)
@@ -76,32 +76,54 @@ class TranslatedSinograms:
 
 
 class SampleStatistics:
-    """Mean and deviation of samples that come one after the other (Welford 1962), and the samples where they are kept.
+    r"""Mean and deviation of samples that come one after the other (Welford 1962), and the samples where they are kept.
 
-    Samples come in the network's geometry and are kept in the caller's.
+    A bridge says more than its samples n_s, s = 1 to S: at t = T it predicts the mean of the posterior at once, and
+    does so for each sample, in the view that the sample has. With n̂_s, the counts of that prediction, the estimate is
+
+    .. math:: \hat n = \frac1S \sum_s \big[(1 - w)\,\hat n_s + w\,n_s\big], \qquad w = \frac{S - 1}{2S}. \tag{TE1}
+
+    Both means aim at the same. The first has no noise of sampling, but is the square of a mean root and so low by the
+    root's variance; the second has neither fault once samples are many. Where nothing is predicted, w = 1.
+
+    Samples come in the network's geometry and are kept in the caller's. Where they are views of one answer and no
+    samples (`spread` false), their deviation says nothing and is not returned.
     """
 
-    def __init__(self, inputs: TranslationInputs, own: ParallelGeometry, n_samples: int, keep: bool):
-        self.inputs, self.own, self.n_samples = inputs, own, n_samples
+    def __init__(self, inputs: TranslationInputs, own: ParallelGeometry, n_samples: int, keep: bool,
+                 spread: bool = True):
+        self.inputs, self.own, self.n_samples, self.spread = inputs, own, n_samples, spread and n_samples > 1
         shape = (inputs.task.n_targets, *inputs.geometry.sinogram_shape)
-        self.mean, self.squares = np.zeros((2, len(inputs.counts), *shape))
+        self.mean, self.squares, self.predicted = np.zeros((3, len(inputs.counts), *shape))
         self.samples = np.empty((len(inputs.counts), n_samples, *shape), np.float32) if keep else None
+        self.weight = 1.0
         self._made = self._kept = 0.0
 
-    def add(self, items: range, counts: np.ndarray) -> None:
-        """Take samples (batch, slot, angle, bin); item k is sample ``k % n_samples`` of slice ``k // n_samples``."""
-        counts = counts[:, :self.inputs.task.n_targets]
-        self._made += counts.sum(dtype=np.float64)
-        if not same_grid(self.own, self.inputs.geometry):
-            counts = resample_sinogram(counts, self.own, self.inputs.geometry, kind="counts", max_lost=1.0)
-        self._kept += counts.sum(dtype=np.float64)
-        for item, values in zip(items, counts, strict=True):
+    def add(self, items: range, counts: np.ndarray, predicted: np.ndarray | None = None) -> None:
+        """Take samples (batch, slot, angle, bin), and what was predicted at once, as many, or never.
+
+        Item k is sample ``k % n_samples`` of slice ``k // n_samples``.
+        """
+        for item, values in zip(items, self._moved(counts), strict=True):
             i, s = divmod(item, self.n_samples)
             off = values - self.mean[i]
             self.mean[i] += off / (s + 1)
             self.squares[i] += off * (values - self.mean[i])
             if self.samples is not None:
                 self.samples[i, s] = values
+        if predicted is not None:
+            self.weight = (self.n_samples - 1) / (2 * self.n_samples)
+            for item, values in zip(items, self._moved(predicted), strict=True):
+                self.predicted[item // self.n_samples] += values / self.n_samples
+
+    def _moved(self, counts: np.ndarray) -> np.ndarray:
+        """Return the slots that are used, in the caller's geometry."""
+        counts = counts[:, :self.inputs.task.n_targets]
+        self._made += counts.sum(dtype=np.float64)
+        if not same_grid(self.own, self.inputs.geometry):
+            counts = resample_sinogram(counts, self.own, self.inputs.geometry, kind="counts", max_lost=1.0)
+        self._kept += counts.sum(dtype=np.float64)
+        return counts
 
     def finish(self, *, noise: bool, seed: int, first_slice: int, reconstruct: str | None) -> TranslatedSinograms:
         """Return the result, with Poisson counts and images where they are asked."""
@@ -110,10 +132,10 @@ class SampleStatistics:
             notes.append(f"estimate: {describe_resampling(self.own, inputs.geometry, kind='counts')}")
             if self._kept < (1 - _LOST) * self._made:
                 notes.append(f"{1 - self._kept / self._made:.1%} of the estimate lay beyond the bins of the geometry")
-        expected = self.mean.astype(np.float32)
-        ratio = None
+        mean = (1 - self.weight) * self.predicted + self.weight * self.mean
+        expected, ratio = mean.astype(np.float32), None
         if task.dose or task.n_targets == 2:
-            ratio = _ratio_to(inputs.totals, task.means_of_source(self.mean, inputs.dose_factor).sum((1, 2)))
+            ratio = _ratio_to(inputs.totals, task.means_of_source(mean, inputs.dose_factor).sum((1, 2)))
             notes.append(_about_ratio(ratio))
         sinograms = expected
         if noise:
@@ -123,7 +145,7 @@ class SampleStatistics:
         if reconstruct is not None:
             images, note = _images(sinograms, inputs.geometry, reconstruct)
             notes.append(note if task.attenuated else f"{note}, for the counts are corrected already")
-        spread = (self.squares / (self.n_samples - 1)).astype(np.float32) ** 0.5 if self.n_samples > 1 else None
+        spread = (self.squares / (self.n_samples - 1)).astype(np.float32) ** 0.5 if self.spread else None
         arrays = {"sinograms": sinograms, "expected": expected, "samples": self.samples, "spread": spread,
                   "images": images}
         if task.n_targets == 1:

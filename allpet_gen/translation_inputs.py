@@ -33,8 +33,9 @@ class TranslationInputs:
         Counts of each slice as given.
     geometry : ParallelGeometry
         The caller's, in which results are returned.
-    tokens, numbers : tuple
-        What the network is told, for every slice alike.
+    tokens : tuple of int
+    number : float
+        What the network is told, for every slice alike; the number is ℓ of eq. (T1).
     dose_factor : float
         1 where a task has none.
     attention : ndarray of float32 or None, shape (n, angle, bin)
@@ -47,7 +48,7 @@ class TranslationInputs:
     totals: np.ndarray
     geometry: ParallelGeometry
     tokens: tuple[int, ...]
-    numbers: tuple[float, ...]
+    number: float
     dose_factor: float
     attention: np.ndarray | None
     gate_strength: float
@@ -70,7 +71,7 @@ def read_inputs(network, sinograms, *, task, tracer=None, region=None, other=Non
     gate_strength = as_positive_float("gate_strength", gate_strength, allow_zero=True)
     attention = _attention(roi, attention, gate_strength, counts, geometry, own, notes)
     return TranslationInputs(find_task(task), counts, given.sum(axis=(1, 2), dtype=np.float64), geometry, tokens,
-                             (0.0, 0.0, 0.0, number), float(dose_gain(dose_factor)), attention, gate_strength, notes)
+                             number, float(dose_gain(dose_factor)), attention, gate_strength, notes)
 
 
 def same_grid(one: ParallelGeometry, two: ParallelGeometry) -> bool:

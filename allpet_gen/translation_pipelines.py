@@ -9,6 +9,7 @@ from diffusers import DiffusionPipeline
 
 from allpet_gen._pretrained import PretrainedPipeline
 from allpet_gen.bridge_scheduler import MOST_STEPS, BridgeScheduler
+from allpet_gen.data import apply_view, undo_view, view_numbers
 from allpet_gen.pipelines import RECONSTRUCTIONS
 from allpet_gen.translated import SampleStatistics, TranslatedSinograms, sample_seed
 from allpet_gen.translation_inputs import TranslationInputs, read_inputs
@@ -44,20 +45,32 @@ class TranslationPipeline(PretrainedPipeline, DiffusionPipeline):
         """The tasks that the network was trained for, in the order of `allpet_gen.tasks`."""
         return refuse_unknown_tasks(self.network.tasks)
 
-    def _tensors(self, inputs: TranslationInputs, slices: list[int]) -> TranslationBatch:
-        """Return the slices of some items, for one call of the network."""
+    def _tensors(self, inputs: TranslationInputs, slices: list[int], views: list[int]) -> TranslationBatch:
+        """Return the slices of some items, each in a view, for one call of the network."""
         n, network = len(slices), self.network
-        counts = torch.from_numpy(inputs.counts[slices]).to(self.device)
+        seen = [network.view(number) for number in views]
+
+        def viewed(arrays):
+            return torch.from_numpy(np.stack([apply_view(arrays[i], *view, self.geometry) for i, view in
+                                              zip(slices, seen, strict=True)])).to(self.device)
+
+        counts = viewed(inputs.counts)
         used = torch.tensor([slots_used(inputs.task.name)] * n, device=self.device)
         source = network.encode_source(counts, inputs.dose_factor)
         told = {"tokens": torch.tensor([inputs.tokens] * n, device=self.device),
-                "numbers": torch.tensor([inputs.numbers] * n, device=self.device)}
+                "numbers": torch.tensor([[*view_numbers(*view, self.geometry), inputs.number] for view in seen],
+                                        device=self.device)}
         if inputs.attention is not None:
-            attention = torch.from_numpy(inputs.attention[slices][:, None]).to(self.device)
-            told |= {"attention": attention, "gate_strength": inputs.gate_strength}
+            told |= {"attention": viewed(inputs.attention)[:, None], "gate_strength": inputs.gate_strength}
         scales = torch.full((n,), network.target_scale(inputs.task.name), device=self.device)
         start = network.start(source, used, told["tokens"], told["numbers"])
         return TranslationBatch(counts, source, start, used, scales, told)
+
+    def _counts(self, z: torch.Tensor, batch: TranslationBatch, views: list[int]) -> np.ndarray:
+        """Return the expected counts of z, upright again, shape (batch, SLOTS, angle, bin)."""
+        counts = self.network.decode(z, batch.scales).cpu().numpy()
+        return np.stack([undo_view(c, *self.network.view(number), self.geometry)
+                         for c, number in zip(counts, views, strict=True)])
 
     def _asked(self, z: torch.Tensor, t: torch.Tensor, batch: TranslationBatch) -> torch.Tensor:
         """Return the network's output in single precision, whatever it computes in."""
@@ -90,13 +103,12 @@ class SinogramBridgePipeline(TranslationPipeline):
                  geometry: ParallelGeometry | None = None, resample: bool = True, roi=None, attention=None,
                  gate_strength: float = 0.0, seed: int = 0, first_slice: int = 0, steps: int = 10,
                  sampler: str | None = None, eta: float | None = None, n_samples: int = 1,
-                 likelihood_strength: float = 0.0, noise: bool = False, batch: int = 16, keep_samples: bool = True,
-                 reconstruct: str | None = None,
+                 n_views: int | None = None, likelihood_strength: float = 0.0, noise: bool = False, batch: int = 16,
+                 keep_samples: bool = True, reconstruct: str | None = None,
                  progress: Callable[[Iterable], Iterable] | None = None) -> TranslatedSinograms:
         r"""Translate a slice or a stack of slices; the same arguments give the same bits on the same machine.
 
-        The estimate is the mean of samples, and its spread their deviation, both in counts: the mean of their roots,
-        in which the network works, would be too low.
+        XX
 
         Parameters
         ----------
@@ -133,7 +145,9 @@ class SinogramBridgePipeline(TranslationPipeline):
         eta : float, optional
             Of dbim, 0 to 1; both are the model's by default, see `BridgeScheduler`.
         n_samples : int
-            Samples of each slice. One is a draw, not a mean; two or more have a spread.
+            Samples of each slice; two or more have a spread.
+        n_views : int, optional
+            Views that the samples go round in: 1 leaves all upright; as many as samples by default.
         likelihood_strength : float
             From 0 (off) to 1, for the tasks whose source follows from the target, low-dose and tracer-separation:
             at each step the predicted clean latent is moved towards the measured counts y, by the gradient of the
@@ -176,6 +190,7 @@ class SinogramBridgePipeline(TranslationPipeline):
         n_samples, size = as_positive_int("n_samples", n_samples), as_positive_int("batch", batch)
         seed, first_slice = (as_positive_int(name, value, minimum=0) for name, value in
                              (("seed", seed), ("first_slice", first_slice)))
+        n_views = n_samples if n_views is None else as_positive_int("n_views", n_views)
         strength = _likelihood(likelihood_strength, inputs)
         scheduler = self._scheduler(steps, sampler, eta)
         found = SampleStatistics(inputs, self.geometry, n_samples, keep_samples)
@@ -185,7 +200,8 @@ class SinogramBridgePipeline(TranslationPipeline):
             t = scheduler.timesteps[k]
             if k == 0:
                 items = range(start, min(start + size, total))
-                part = self._tensors(inputs, [item // n_samples for item in items])
+                views = [item % n_samples % n_views for item in items]
+                part = self._tensors(inputs, [item // n_samples for item in items], views)
                 draws = [torch.Generator(device=self.device).manual_seed(
                     sample_seed(seed, first_slice + item // n_samples, item % n_samples)) for item in items]
                 guide, z = self._guide(inputs, part, strength), part.start
@@ -193,9 +209,11 @@ class SinogramBridgePipeline(TranslationPipeline):
             if guide is not None:
                 clean = scheduler.predicted_clean(output, t, z)
                 output = scheduler.model_target(clean + guide(clean), t, z)
+            if k == 0:
+                predicted = self._counts(scheduler.predicted_clean(output, t, z), part, views)
             z = self.network.masked(scheduler.step(output, t, z, part.start, generator=draws).prev_sample, part.used)
             if k + 1 == len(scheduler.timesteps):
-                found.add(items, self.network.decode(z, part.scales).cpu().numpy())
+                found.add(items, self._counts(z, part, views), predicted)
         return found.finish(noise=noise, seed=seed, first_slice=first_slice, reconstruct=reconstruct)
 
     def _scheduler(self, steps, sampler, eta) -> BridgeScheduler:

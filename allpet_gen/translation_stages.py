@@ -75,7 +75,8 @@ def new_translator(pairs: PairSet, tasks, settings: Mapping, method: str = "brid
     if settings["data"]["start"] not in STARTS:
         raise InputError(f"data.start must be one of {', '.join(STARTS)}, but was {settings['data']['start']!r}.")
     scale, targets = measured_scales(pairs, tasks)
-    geometry, network = pairs.geometry.to_dict(), settings["network"]
+    geometry, views = pairs.geometry.to_dict(), settings["augmentation"]
+    network = settings["network"] | {"rotation_deg": float(views["rotation_deg"]), "mirrored": views["mirror"] > 0}
 
     def built(center: float, deviation: float, starts=None) -> SinogramTranslator:
         torch.manual_seed(settings["training"]["seed"])

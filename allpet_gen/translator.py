@@ -8,6 +8,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch.nn import functional
 
 from allpet_gen.count_scaling import CountScaling
+from allpet_gen.data import most_turn
 from allpet_gen.denoiser import SinogramDenoiser
 from allpet_gen.prompts import VOCABULARY
 from allpet_gen.tasks import TASKS, find_task
@@ -17,6 +18,7 @@ from allpet_physics.geometry import ParallelGeometry
 
 #: Sinograms that a network gives: as many as the task with most targets.
 SLOTS = max(task.n_targets for task in TASKS.values())
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 class SinogramTranslator(ModelMixin, ConfigMixin):
@@ -46,6 +48,9 @@ class SinogramTranslator(ModelMixin, ConfigMixin):
     patch : int
     starts : dict of list, optional
         By task, rows (ℓ, a, b) with ℓ of eq. (T1): slope and offset of eq. (X2); a task without them has 1 and 0.
+    rotation_deg : float
+    mirrored : bool
+        Up to which angle patients were turned in training, and whether they were mirrored: views that it knows.
     **others
         Of `SinogramDenoiser`.
 
@@ -70,7 +75,8 @@ class SinogramTranslator(ModelMixin, ConfigMixin):
     def __init__(self, geometry: dict, count_scale: float, target_scales: dict, center: float = 0.0,
                  deviation: float = 1.0, patch: int = 4, block_out_channels=(64, 128, 160),
                  attention_levels=(False, True, True), layers_per_block: int = 1, token_dim: int = 128,
-                 attention_head_dim: int = 8, norm_num_groups: int = 16, starts: dict | None = None):
+                 attention_head_dim: int = 8, norm_num_groups: int = 16, starts: dict | None = None,
+                 rotation_deg: float = 0.0, mirrored: bool = False):
         super().__init__()
         self.geometry = ParallelGeometry(**geometry)
         self.tasks = refuse_unknown_tasks(target_scales)  # in their own order: a saved configuration is sorted
@@ -147,6 +153,16 @@ class SinogramTranslator(ModelMixin, ConfigMixin):
     def masked(self, z: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
         """Return z with zeros in the slots that are not used; `used` is (batch, SLOTS), 0 or 1."""
         return z * used.to(z.dtype).repeat_interleave(self.config.patch**2, dim=1)[..., None, None]
+
+    def view(self, number: int) -> tuple[int, bool]:
+        """Return by how many angles view `number` is turned and whether it is mirrored; view 0 is as it is.
+
+        Turns are spread evenly over those of the training, however many there are (multiples of the golden ratio),
+        and every other view is mirrored; a network that was trained upright has one view.
+        """
+        most = most_turn(self.config.rotation_deg, self.geometry)
+        turn = round(most * (2 * ((0.5 + number * _GOLDEN) % 1) - 1)) if number else 0
+        return turn, bool(self.config.mirrored and number % 2)
 
     def target_scale(self, task: str) -> float:
         """Return c_k of a task.

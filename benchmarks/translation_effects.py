@@ -91,7 +91,7 @@ def attention(bridge, studies, arguments) -> dict:
 
 
 def gated(bridge, items, arguments, options) -> np.ndarray:
-    """Return posterior means slice by slice, for each has its own lesions; the seed is the same for all settings."""
+    """Return estimates slice by slice, for each has its own lesions; the seed is the same for all settings."""
     made = []
     for i in range(len(items)):
         own = options | ({"roi": items.masks["lesions"][i]} if options.get("roi") == "lesions" else {})

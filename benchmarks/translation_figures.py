@@ -1,4 +1,4 @@
-"""Draw a figure for each task: source, mean of the bridge, its spread and the truth, for some test patients.
+"""Draw a figure for each task: source, estimate of the bridge, its spread and the truth, for some test patients.
 
     python benchmarks/translation_figures.py cohort.zarr --bridge small
 
@@ -56,7 +56,7 @@ def draw(path, bridge, items, sources, arguments) -> None:
     low = items.task == "low-dose"
     drawn = np.stack([images(samples[:, k], items) for k in range(samples.shape[1])], axis=1)
     columns = [("source", sources, images(items.sources if low else sources, items, of_source=low)),
-               ("bridge, mean", made["mean"], images(made["mean"], items)),
+               ("bridge, estimate", made["mean"], images(made["mean"], items)),
                ("bridge, spread", samples.std(axis=1, ddof=1), drawn.std(axis=1, ddof=1)),
                ("truth", items.truth, images(items.truth, items))]
     sheet = [Column(title, sinograms[:, None], pictures[:, None], "spread" if "spread" in title else "counts",

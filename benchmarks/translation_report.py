@@ -20,12 +20,14 @@ METHODS = {
     "osem": "OSEM of the low-dose counts, Gaussian post-filter chosen on validation patients",
     "bsrem": "BSREM of the low-dose counts, relative difference prior, strength chosen on validation patients",
     "with CT": "OSEM with the true attenuation, scatter and randoms: what a scanner with a CT makes of these counts",
-    "unet": "the bridge's network asked once, trained for the mean on the same pairs for as many steps of as many; it "
-            "starts at the source with a slope and an offset for each task and dose (data.start = \"fitted\"), which "
-            "the bridge here, trained before there was such a start, does not have",
-    "cyclegan": "CycleGAN, unpaired",
+    "unet": "the bridge's network asked once, trained for the target alone on the same pairs for as many steps of as "
+            "many, from the same start",
+    "unet, views": "the mean of what the U-Net says in as many views as the bridge has samples",
+    "cyclegan": "CycleGAN of two such networks, trained without pairs for as long",
+    "cyclegan, views": "its mean over views likewise",
     "bridge, one sample": "one sample of the bridge",
-    "bridge": "mean of the bridge's samples",
+    "bridge, mean of samples": "the mean of its samples",
+    "bridge": "its estimate: the mean of the samples and of what it says at once, in as many views (eq. TE1)",
 }
 
 #: Of the settings that are chosen.

@@ -2,12 +2,10 @@
 
 from collections.abc import Callable, Iterable
 
-import numpy as np
 import torch
 
 from allpet_gen.translated import SampleStatistics, TranslatedSinograms
 from allpet_gen.translation_inputs import read_inputs
-from allpet_gen.translation_objectives import RegressionObjective
 from allpet_gen.translation_pipelines import TranslationPipeline, refuse_settings
 from allpet_gen.translator import SinogramTranslator
 from allpet_physics._arrays import as_positive_int
@@ -16,7 +14,7 @@ from allpet_physics.geometry import ParallelGeometry
 
 
 class UNetPipeline(TranslationPipeline):
-    """Translates count sinograms by a network that was trained to give the mean of the target (eq. XO2).
+    """Translates count sinograms by a network that was trained to give the mean of the target's roots (eq. XO2).
 
     Parameters
     ----------
@@ -38,13 +36,14 @@ class UNetPipeline(TranslationPipeline):
                  geometry: ParallelGeometry | None = None, resample: bool = True, roi=None, attention=None,
                  gate_strength: float = 0.0, seed: int = 0, first_slice: int = 0, steps: int = 1,
                  sampler: str | None = None, eta: float | None = None, n_samples: int = 1,
-                 likelihood_strength: float = 0.0, noise: bool = False, batch: int = 16, keep_samples: bool = True,
-                 reconstruct: str | None = None,
+                 n_views: int | None = None, likelihood_strength: float = 0.0, noise: bool = False, batch: int = 16,
+                 keep_samples: bool = True, reconstruct: str | None = None,
                  progress: Callable[[Iterable], Iterable] | None = None) -> TranslatedSinograms:
         """Translate a slice or a stack of slices; the arguments and errors are those of `SinogramBridgePipeline`.
 
         One call serves bridge and baseline: `steps`, `sampler`, `eta` and `keep_samples` are accepted and have no
-        meaning here, and the seed is that of Poisson noise alone.
+        meaning here, and the seed is that of Poisson noise alone. With `n_views` the network is asked once in each of
+        so many views, 1 by default, and the mean of what it says is returned.
 
         Returns
         -------
@@ -69,14 +68,14 @@ class UNetPipeline(TranslationPipeline):
         size = as_positive_int("batch", batch)
         seed, first_slice = (as_positive_int(name, value, minimum=0) for name, value in
                              (("seed", seed), ("first_slice", first_slice)))
-        objective = RegressionObjective(self.network, {})
-        found, total = SampleStatistics(inputs, self.geometry, 1, keep=False), len(inputs.counts)
+        n_views = 1 if n_views is None else as_positive_int("n_views", n_views)
+        found = SampleStatistics(inputs, self.geometry, n_views, keep=False, spread=False)
+        total = len(inputs.counts) * n_views
         rounds = range(0, total, size)
         for start in rounds if progress is None else progress(rounds):
             items = range(start, min(start + size, total))
-            part = self._tensors(inputs, list(items))
+            views = [item % n_views for item in items]
+            part = self._tensors(inputs, [item // n_views for item in items], views)
             z = part.start + self._asked(part.start, torch.zeros((), device=self.device), part)
-            # Not `decode`: the loss has a root of its own, eq. (XO3).
-            shares = objective.shares(z)
-            found.add(items, (shares * part.scales.reshape(-1, 1, 1, 1)).cpu().numpy().astype(np.float32))
+            found.add(items, self._counts(z, part, views))
         return found.finish(noise=noise, seed=seed, first_slice=first_slice, reconstruct=reconstruct)

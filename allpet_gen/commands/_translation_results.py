@@ -46,8 +46,8 @@ class FileNames:
 class Found:
     """What was made of all slices; ``...`` is (angle, bin) or (row, col), and every target has its place on an axis.
 
-    `expected` and `images` have shape (n, targets, ...), `samples` (n, samples, targets, ...); the spreads as the mean.
-    `notes` hold for all parts, `part_notes` for one, by its name.
+    `expected` and `images` have shape (n, targets, ...), `samples` (n, samples, targets, ...); the spreads as
+    the estimate. `notes` hold for all parts, `part_notes` for one, by its name.
     """
 
     expected: np.ndarray
@@ -152,7 +152,7 @@ def write_files(folder: Path, names: FileNames, like, found: Found) -> None:
 
 
 def write_picture(path: Path, source, task, like, found: Found, settings: dict, targets) -> None:
-    """Write source, mean, spread and truth side by side."""
+    """Write source, estimate, spread and truth side by side."""
     from allpet_gen.pipelines import reconstruct_uncorrected
     from allpet_gen.translation_picture import Column, translation_picture
 
@@ -178,8 +178,8 @@ def write_picture(path: Path, source, task, like, found: Found, settings: dict, 
     if source.truth is not None:
         truth = source.truth.reshape(found.expected.shape)
         columns.append(Column("truth", truth, images_of(truth), "counts"))
-    about = [f"Translation and spread are the mean and standard deviation of {settings['n_samples']} samples, seed "
-             f"{settings['seed']}." if found.spread is not None else "One estimate without samples.",
+    about = [f"The spread is the standard deviation of {settings['n_samples']} samples, seed {settings['seed']}."
+             if found.spread is not None else "One estimate without samples.",
              "Made by a model that was trained on simulated patients alone."]
     if found.images is not None:
         about.append("Images are not corrected for attenuation, scatter or randoms."
@@ -246,7 +246,7 @@ def lines(record: dict) -> list[str]:
     settings, counts = record["settings"], record["counts"]
     n, n_samples = len(counts["source"]), settings["n_samples"]
     out = [f"{settings['task']}: {n} slice{'s' * (n > 1)}, "
-           + (f"mean of {n_samples} samples each" if n_samples > 1 else "one estimate each"),
+           + (f"an estimate of {n_samples} samples each" if n_samples > 1 else "one estimate each"),
            f"counts   {_total(counts['source'])} in the source, "
            + ", ".join(f"{_total(values)} expected{f' of {name}' * (name != 'target')}"
                        for name, values in counts["translated"].items())]

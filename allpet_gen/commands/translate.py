@@ -59,13 +59,13 @@ def command(ctx, sinograms, task, out, model, kind, roi, gate_strength, n_sample
 
     \b
     Written to --out, for tracer-separation once for each tracer:
-      translated.npz         the mean of the samples: expected counts, as allpet reconstruct reads them
+      translated.npz         the estimate: expected counts, as allpet reconstruct reads them
       spread.npz             the standard deviation of the samples, bin by bin
       sample_1.npz ...       the samples
       translated_images.nii.gz, spread_images.nii.gz
-                             images of the mean, and the deviation of those of the samples, in counts/mm
+                             images of the estimate, and the deviation of those of the samples, in counts/mm
     and for all:
-      translated.png         source, mean and spread, side by side; of a cohort also the truth
+      translated.png         source, estimate and spread, side by side; of a cohort also the truth
       record.json            digests, model, settings, seeds, notes
 
     Of a cohort, the source is made from the patients' counts, and what comes out is compared with the truth. The

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from allpet_gen import _pretrained
+from allpet_gen.data import apply_view, view_numbers
 from allpet_gen.pipelines import SinogramGenerationPipeline
 from allpet_gen.source_attention import source_attention
 from allpet_gen.tasks import TASKS
@@ -77,7 +78,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(bridge, low):
 
 def test_equal_slices_have_noise_of_their_own(bridge, low):
     twice = bridge(low[[0, 0]], **LOW)
-    assert (twice.sinograms[0] != twice.sinograms[1]).mean() > 0.9
+    assert (twice.samples[0] != twice.samples[1]).mean() > 0.9
 
 
 def test_no_global_seed_is_used_or_moved(bridge, low):
@@ -98,16 +99,20 @@ def test_a_slice_alone_is_the_slice_in_its_stack(bridge, low, how):
     alone = bridge(low[2], n_samples=2, first_slice=2, **how, **LOW)
     np.testing.assert_allclose(alone.samples[0], together.samples[2], **CLOSE)
     fewer = bridge(low[2], n_samples=1, first_slice=2, **how, **LOW)
-    np.testing.assert_allclose(fewer.sinograms[0], together.samples[2, 0], **CLOSE)
+    np.testing.assert_allclose(fewer.samples[0, 0], together.samples[2, 0], **CLOSE)
 
 
 def test_a_stack_of_32_slices(bridge):
     assert bridge(np.tile(random_counts(4), (8, 1, 1)), **AC).sinograms.shape == (32, 32, 32)
 
 
-def test_mean_and_spread_are_those_of_the_samples(bridge, low):
+def test_the_estimate_joins_samples_with_what_is_predicted_at_once_and_the_spread_is_theirs(bridge, low):
     out = bridge(low, n_samples=4, **LOW)
-    np.testing.assert_allclose(out.sinograms, out.samples.mean(axis=1, dtype=float), rtol=1e-6)
+    # One sample has no weight; in one step there is nothing but the prediction.
+    at_once = bridge(low, n_samples=1, **LOW).sinograms
+    np.testing.assert_allclose(at_once, bridge(low, **LOW | {"steps": 1}).samples[:, 0], rtol=1e-5, atol=1e-4)
+    wanted = 0.625 * at_once + 0.375 * out.samples.mean(axis=1, dtype=float)  # w = 3/8; this bridge has one view
+    np.testing.assert_allclose(out.sinograms, wanted, rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(out.spread, out.samples.std(axis=1, dtype=float, ddof=1), rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(out.expected, out.sinograms)
     bare = bridge(low, n_samples=4, keep_samples=False, **LOW)
@@ -115,6 +120,49 @@ def test_mean_and_spread_are_those_of_the_samples(bridge, low):
     np.testing.assert_array_equal(bare.sinograms, out.sinograms)
     np.testing.assert_array_equal(bare.spread, out.spread)
     assert bridge(low, **LOW).spread is None
+
+
+def test_samples_see_views_and_come_back_upright(bridge, low, monkeypatch):
+    """A network that repeats its source repeats it upright, whatever view it saw; views are told as in training."""
+    viewing = SinogramBridgePipeline(tiny_translator(rotation_deg=15.0, mirrored=True), bridge.scheduler)
+    seen = []
+
+    def repeats(scaled, noise_condition, batch):
+        seen.append(batch)
+        t = torch.exp(4 * noise_condition.double() / bridge.scheduler.config.noise_scale).clamp(max=1)
+        z = scaled / bridge.scheduler.scale_model_input(torch.ones(1), t)
+        return bridge.scheduler.model_target(batch.start, t, z)
+
+    monkeypatch.setattr(viewing, "_asked", repeats, raising=False)
+    out = viewing(low, n_samples=6, batch=24, **LOW)
+    np.testing.assert_allclose(out.samples, np.repeat(low[:, None] * 10, 6, axis=1), rtol=1e-3, atol=1e-2)
+    views = [viewing.network.view(number) for number in range(6)]
+    assert views[0] == (0, False)
+    assert len(set(views)) == 6
+    assert {mirrored for _, mirrored in views} == {False, True}
+    assert max(abs(turn) for turn, _ in views) <= 15 / 180 * 32
+    for item, (turn, mirrored) in enumerate(views):
+        counts, numbers = seen[0].counts[item].numpy(), seen[0].told["numbers"][item].tolist()
+        np.testing.assert_array_equal(counts, apply_view(low[0], turn, mirrored, GEOMETRY))
+        assert numbers == pytest.approx([*view_numbers(turn, mirrored, GEOMETRY), 0.5])
+    seen.clear()
+    viewing(low, n_samples=6, n_views=1, batch=24, **LOW)
+    np.testing.assert_array_equal(seen[0].counts[0], seen[0].counts[5])
+
+
+def test_a_region_is_seen_in_the_view_of_its_sample(bridge, low, monkeypatch):
+    viewing, seen = SinogramBridgePipeline(tiny_translator(rotation_deg=15.0, mirrored=True), bridge.scheduler), []
+
+    def asked(z, t, batch):
+        seen.append(batch)
+        return SinogramBridgePipeline._asked(viewing, z, t, batch)
+
+    monkeypatch.setattr(viewing, "_asked", asked, raising=False)
+    attention = np.random.default_rng(0).random((32, 32), dtype=np.float32)
+    viewing(low[0], n_samples=3, attention=attention, gate_strength=0.5, **LOW)
+    for item in range(3):
+        wanted = apply_view(attention, *viewing.network.view(item), GEOMETRY)
+        np.testing.assert_array_equal(seen[0].told["attention"][item, 0], wanted)
 
 
 def test_a_perfect_network_returns_its_targets_in_counts(bridge, monkeypatch, pairs):
@@ -183,7 +231,6 @@ def test_another_geometry_comes_back_in_its_own(bridge, low):
     assert out.samples.shape == (4, 2, *OTHER.sinogram_shape)
     assert out.geometry == OTHER
     assert [note.partition(":")[0] for note in out.notes if "Resampled" in note] == ["source", "estimate"]
-    np.testing.assert_allclose(out.sinograms, out.samples.mean(axis=1), rtol=1e-5, atol=1e-4)
     own = bridge(resample_sinogram(given, OTHER, GEOMETRY).round(), n_samples=2, roi=disc(), gate_strength=0.1, **LOW)
     np.testing.assert_allclose(out.sinograms.sum((1, 2)), own.sinograms.sum((1, 2)), rtol=0.05)
     with pytest.raises(GeometryError, match="geometry must have the angles and bins of the model, 32 over pi x 32"):
@@ -321,9 +368,9 @@ def test_far_too_many_counts_are_warned_of(bridge):
 def test_settings_of_a_call_do_not_stay(bridge, low):
     before, plain = dict(bridge.scheduler.config), bridge(low, **LOW)
     for how in ({"sampler": "heun"}, {"eta": 1.0}):
-        assert (bridge(low, **how, **LOW).sinograms != plain.sinograms).mean() > 0.9
+        assert (bridge(low, **how, **LOW).samples != plain.samples).mean() > 0.9
     assert dict(bridge.scheduler.config) == before
-    np.testing.assert_array_equal(bridge(low, **LOW).sinograms, plain.sinograms)
+    np.testing.assert_array_equal(bridge(low, **LOW).samples, plain.samples)
 
 
 def test_progress_sees_every_step(bridge, low):
@@ -356,7 +403,8 @@ def test_a_trained_bridge_keeps_totals(taught, pairs):
 
 def test_separation_gives_two_and_says_what_they_add_up_to(taught, pairs):
     mixed = pairs.counts[:3, :, 0].sum(axis=1)
-    out = taught(mixed, task="tracer-separation", tracer="FDG", other="PSMA", steps=5, n_samples=4, reconstruct="fbp")
+    out = taught(mixed, task="tracer-separation", tracer="FDG", other="PSMA", steps=5, n_samples=4, n_views=1,
+                 reconstruct="fbp")
     assert out.sinograms.shape == out.spread.shape == (3, 2, 32, 32)
     assert out.samples.shape == (3, 4, 2, 32, 32)
     assert out.images.shape == (3, 2, 32, 32)

@@ -243,7 +243,7 @@ def test_the_way_there_is_a_network_that_the_unet_pipeline_asks(tmp_path):
     batch = rows(slice(task, task + 3))
     source, start, _ = objective.encoded(batch)
     z = objective.predict(source, start, tokens=batch["tokens"], numbers=batch["numbers"])
-    expected = (objective.shares(z) * batch["scale"][:, None, None, None])[:, 0]
+    expected = objective.network.decode(z, batch["scale"])[:, 0]
     names = [None, *VOCABULARY["tracer"]]
     for counts, tokens, wanted, region in zip(batch["source"], batch["tokens"].tolist(), expected, PAIRS.regions,
                                               strict=False):

@@ -1,9 +1,7 @@
 """The losses of translations, asked of networks that are perfect, or wrong in a known way."""
 
-import numpy as np
 import pytest
 import torch
-from scipy import stats
 
 from allpet_gen.bridge_schedule import latent_statistics
 from allpet_gen.bridge_scheduler import BridgeScheduler
@@ -125,7 +123,7 @@ def test_one_that_is_off_loses_the_square_where_slots_are_used(monkeypatch):
         assert 0 < terms["clean"] < wanted  # c_out is below 1
 
 
-def test_a_tenth_of_the_times_is_the_end_and_the_rest_is_spread_evenly(monkeypatch):
+def test_four_tenths_of_the_times_are_the_end_and_the_rest_is_spread_evenly(monkeypatch):
     objective = bridge_objective()
     oracle = Oracle(objective, monkeypatch)
     n, end = len(BATCH["gain"]), objective.scheduler.bridge.T
@@ -140,9 +138,9 @@ def test_a_tenth_of_the_times_is_the_end_and_the_rest_is_spread_evenly(monkeypat
         torch.testing.assert_close(oracle.seen[-1][at_end], oracle.start[at_end], rtol=1e-5, atol=1e-5)
         free = t[~at_end].sort().values
         gaps = free.diff() / end
-        assert gaps.max() < 2.3 / n  # one in each n-th part of the times below the end's
+        assert gaps.max() < 2.05 / (0.6 * n)  # one in each n-th part of the times, of which 0.6 are below the end
         mixed |= not torch.equal(t.sort().values, t)
-    assert share == pytest.approx(0.1, abs=0.02)
+    assert share == pytest.approx(0.4, abs=0.02)
     assert mixed
 
 
@@ -179,51 +177,13 @@ def says(monkeypatch):
     return Says(RegressionObjective(tiny_translator(PAIRS), TOLD), monkeypatch)
 
 
-def linked(network, counts, batch=BATCH):
-    """Return z whose expected counts, by the smooth root, are some counts."""
-    root = (counts / batch["scale"].reshape(-1, 1, 1, 1)).clamp(min=1e-6).sqrt()
-    x = 2 * torch.log(torch.expm1(16 * root.double())).float() / 16 - 1
-    z = torch.nn.functional.pixel_unshuffle((x - network.config.center) / network.config.deviation,
-                                            network.config.patch)
-    return network.masked(z, batch["used"])
-
-
-def test_the_loss_is_least_at_the_truth(says):
-    truth = linked(says.objective.network, BATCH["targets"])
-    least, terms = says.loss(truth)
-    assert least < 1e-4
-    assert terms["clean"] < 1e-4
-    for factor in (0.9, 0.99, 1.01, 1.1):
-        loss, terms = says.loss(truth * factor)
-        assert loss > least + 1e-5
-        assert terms["clean"] > 1e-5
-    small = 0.02 * torch.randn(truth.shape, generator=generator(3))
-    loss, _ = says.loss(truth + small)
-    # Near the truth it is the squared error of z, where there is something to count.
-    moved = says.objective.error(truth + small, truth, BATCH["used"]).mean()
-    assert loss.item() == pytest.approx(moved.item(), rel=0.15)
-
-
-def test_its_minimiser_is_the_mean_of_noisy_targets(says):
-    """Of Poisson counts around 5 in every bin, the mean; the least squared error of z would be at the mean root."""
-    counts = torch.from_numpy(np.random.default_rng(0).poisson(5.0, BATCH["targets"].shape).astype(np.float32))
-    batch = BATCH | {"targets": counts}
-    network = says.objective.network
-    used = batch["used"].bool()
-    scales = batch["scale"][:, None].expand_as(used)[used]
-
-    def loss_at(value):
-        return says.loss(linked(network, torch.full_like(counts, value)), batch)[0].item()
-
-    levels = np.linspace(4.5, 5.5, 101)
-    found = levels[np.argmin([loss_at(value) for value in levels])]
-    # Samples weigh alike, slots of one sample too, each over its scale.
-    weight = (used / used.sum(1, keepdim=True))[used] / scales
-    mean = ((counts.mean((2, 3))[used] * weight).sum() / weight.sum()).item()
-    assert abs(found - mean) <= 0.011
-    assert mean == pytest.approx(5, abs=0.1)
-    of_roots = stats.poisson(5).expect(np.sqrt) ** 2
-    assert found - of_roots > 0.15
+def test_the_loss_is_the_squared_error_of_z(says):
+    _, _, truth = says.objective.encoded(BATCH)
+    loss, terms = says.loss(truth)
+    assert loss < 1e-9
+    assert terms["clean"] == loss
+    loss, _ = says.loss(says.objective.network.masked(truth + 0.5, BATCH["used"]))
+    assert loss.item() == pytest.approx(0.25, rel=1e-5)
 
 
 def test_what_is_said_in_unused_slots_does_not_count(says):
@@ -255,21 +215,3 @@ def test_the_start_is_what_comes_out_if_nothing_is_added(monkeypatch):
     monkeypatch.setattr(objective.network, "forward", lambda start, t, source, **told: torch.zeros_like(start))
     source, start, _ = objective.encoded(BATCH)
     assert torch.equal(objective.predict(source, start), start)
-    shares = objective.shares(start)
-    counts = objective.network.decode(start, torch.ones(len(start)))
-    torch.testing.assert_close(shares, counts, rtol=1e-3, atol=3e-3)  # not below a few counts
-
-
-def test_more_of_z_always_means_more_counts():
-    """So that one z belongs to each expectation, and a network cannot be caught on a wrong branch."""
-    objective = RegressionObjective(tiny_translator(PAIRS), TOLD)
-    config = objective.network.config
-    x = torch.linspace(-3, 3, 200)
-    z = ((x - config.center) / config.deviation)[:, None, None, None].expand(-1, *objective.network.latent_shape)
-    leaf = z.clone().requires_grad_(True)
-    shares = objective.shares(leaf)
-    assert (shares[:, 0, 0, 0].diff()[x[1:] > -1.5] > 0).all()
-    (slope,) = torch.autograd.grad(shares.sum(), leaf)
-    assert (slope >= 0).all()
-    assert (slope[x > -1.5] > 0).all()
-    torch.testing.assert_close(shares[x > -0.5, 0, 0, 0], (((x + 1) / 2) ** 2)[x > -0.5], rtol=2e-2, atol=0)

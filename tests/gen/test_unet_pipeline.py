@@ -36,7 +36,7 @@ def test_it_returns_what_its_objective_predicts(unet):
         task = dataset.tasks[index // 3]
         with torch.no_grad():
             z = objective.predict(source, start, tokens=batch["tokens"], numbers=batch["numbers"])
-            wanted = (objective.shares(z) * SCALES[task])[0].numpy()
+            wanted = unet.network.decode(z, torch.tensor([SCALES[task]]))[0].numpy()
         words = [None, *pairs.tracers[:1], None, *pairs.tracers[1:]]  # by token
         tracer, other = words[batch["tokens"][0, 0]], words[batch["tokens"][0, 3]]
         factor = {"dose_factor": float(batch["gain"])} if task == "low-dose" else {}
@@ -61,6 +61,21 @@ def test_one_call_serves_bridge_and_unet(unet):
     np.testing.assert_array_equal(out.sinograms, unet(counts, seed=9, **LOW).sinograms)
     with pytest.raises(InputError, match="none were kept"):
         out.interval()
+
+
+def test_the_mean_over_views_is_that_of_answers_turned_back():
+    unet, counts = UNetPipeline(tiny_translator(rotation_deg=15.0, mirrored=True)), random_counts(2)
+    wanted = np.zeros(counts.shape)
+    for number in range(3):
+        turn, mirrored = unet.network.view(number)
+        seen = UNetPipeline(tiny_translator(rotation_deg=15.0, mirrored=True))
+        # The same network, upright, told of a scan that stands as in this view.
+        seen.network.view = lambda _, view=(turn, mirrored): view
+        wanted += seen(counts, n_views=1, **LOW).sinograms / 3
+    out = unet(counts, n_views=3, **LOW)
+    np.testing.assert_allclose(out.sinograms, wanted, rtol=1e-4, atol=1e-3)
+    assert out.spread is None
+    assert np.abs(out.sinograms - unet(counts, **LOW).sinograms).max() > 0.1
 
 
 def test_a_slice_alone_is_the_slice_in_its_stack(unet):

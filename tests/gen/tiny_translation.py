@@ -45,10 +45,10 @@ def trained(method: str, tasks, out, pairs: PairSet, steps: int = 60):
     return train_translation(method, (pairs, pairs), tasks, settings, out)
 
 
-def tiny_translator(seed: int = 0) -> SinogramTranslator:
+def tiny_translator(seed: int = 0, **views) -> SinogramTranslator:
     """Return an untrained network; what it makes means nothing."""
     torch.manual_seed(seed)
-    return SinogramTranslator(GEOMETRY.to_dict(), 500.0, SCALES, -0.3, 0.5, **WIDTHS).eval()
+    return SinogramTranslator(GEOMETRY.to_dict(), 500.0, SCALES, -0.3, 0.5, **WIDTHS, **views).eval()
 
 
 def tiny_scheduler(**changes) -> BridgeScheduler:
