@@ -129,7 +129,7 @@ def save_baseline(objective: nn.Module, method: str, settings: Mapping, folder, 
         What held-out sinograms are like, of `measured_classes`.
     """
     network = objective.network.cpu()
-    parts = [score_scheduler(network, settings["sgm"]["snr"])] if method == "sgm" else []
+    parts = [score_scheduler(network)] if method == "sgm" else []
     _PIPELINES[method](network, *parts).save_into(folder, card={"method": method, "measured": dict(measured)})
 
 

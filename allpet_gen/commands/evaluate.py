@@ -1,6 +1,7 @@
 """``allpet evaluate``: the paper's results redone on a store's test patients, as one page and one record."""
 
 import platform
+from dataclasses import asdict, replace
 from datetime import date
 
 import click
@@ -8,7 +9,6 @@ import click
 from allpet_gen._torch import require_torch
 from allpet_physics import _command_line as line
 
-_PAGE, _RECORD = "report.html", "report.json"
 _SHIPPED = {"generator": "small", "bridge": "bridge-small"}
 
 
@@ -16,7 +16,8 @@ _SHIPPED = {"generator": "small", "bridge": "bridge-small"}
               example="""
 allpet evaluate cohort.zarr --out report
 allpet evaluate cohort.zarr --model generator=small --model vae=run/vae --model bridge=bridge-small --out report
-allpet evaluate cohort.zarr --model unet=run/unet --tier tiny --out quick""")
+allpet evaluate cohort.zarr --model unet=run/unet --tier tiny --out quick
+allpet evaluate cohort.zarr --model vae=run/vae --join report --out whole""")
 @click.argument("store", type=line.FilePath(), metavar="STORE")
 @click.option("--model", "models", multiple=True, metavar="NAME=DIR",
               help="A model and what it is: generator, vae, gan, sgm, bridge, unet, cyclegan, bridge+sd, unet+sd; "
@@ -26,12 +27,15 @@ allpet evaluate cohort.zarr --model unet=run/unet --tier tiny --out quick""")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, metavar="N")
 @click.option("--keep", type=line.FilePath(), metavar="DIR",
               help="Keep what models draw and translate there: a report with one more model then draws for that alone.")
+@click.option("--join", "earlier", type=line.FilePath(), metavar="DIR",
+              help="An earlier report of the same store, tier and seed: what it has of models that are not named now "
+                   "goes into this one.")
 @click.option("--out", required=True, type=line.FilePath(), metavar="DIR", help="Folder for the page and the record.")
 @line.overwrite_option
 @line.json_option
 @line.quiet_option
 @click.pass_context
-def command(ctx, store, models, tier, seed, keep, out, overwrite, as_json, quiet):
+def command(ctx, store, models, tier, seed, keep, earlier, out, overwrite, as_json, quiet):
     """Measure trained models on the test patients of STORE, a cohort of allpet simulate.
 
     \b
@@ -45,6 +49,7 @@ def command(ctx, store, models, tier, seed, keep, out, overwrite, as_json, quiet
     require_torch()
     from allpet_gen.commands._translation_results import versions_of_all
     from allpet_gen.evaluation import report
+    from allpet_gen.evaluation import report_join as joining
     from allpet_gen.evaluation.report_page import page
     from allpet_gen.evaluation.report_pictures import draw_all
     from allpet_gen.training_card import store_digest
@@ -54,31 +59,43 @@ def command(ctx, store, models, tier, seed, keep, out, overwrite, as_json, quiet
     from allpet_physics.simulation.cohort_reader import read_cohort
 
     asked = _asked(models, (*report.GENERATORS, *report.TRANSLATIONS))
-    names = [_PAGE, _RECORD]
+    names = [joining.PAGE, joining.RECORD]
     refuse_existing(out, names, overwrite)
     refuse_unwritable(out)
     if keep is not None:
         refuse_unwritable(keep)
     cohort = read_cohort(store)
+    before, pictures_before = (None, {}) if earlier is None else joining.read_report(earlier)
+    if before is not None:
+        joining.check_join(before, store_digest(cohort), asdict(report.TIERS[tier]), seed)
     progress = line.Progress(quiet)
     progress.stage("loading the models")
     loaded = {name: _load(name, source) for name, source in asked.items()}
     with line.collected_warnings() as noticed, staged(out, names, overwrite=overwrite) as folder:
         found = report.evaluate(loaded, cohort, store, report.TIERS[tier], seed=seed, keep=keep, progress=progress,
                                 stage=progress.stage)
+        taken = {}
+        if before is not None:
+            taken = joining.pictures_to_take(found.tables, found.shown, before["tables"], pictures_before)
+            found = replace(found, tables=joining.join_tables(found.tables, before["tables"]))
         progress.stage("drawing")
         pictures = folder / "pictures"
         pictures.mkdir()
-        shown = {name: pictures / f"{name}.png" for name in draw_all(pictures, found, cohort.geometry)}
+        draw_all(pictures, found, cohort.geometry)
+        for name, data in taken.items():
+            (pictures / f"{name}.png").write_bytes(data)
+        shown = {path.stem: path for path in sorted(pictures.glob("*.png"))}
         record = plain({"allpet": "evaluate", "tables": found.tables,
                         "made": {"command": line.command_line(ctx), "date": str(date.today()), "tier": tier,
                                  "hardware": f"{platform.system()} {platform.machine()}, Python "
                                              f"{platform.python_version()}",
                                  "versions": versions_of_all(), "store": store_digest(cohort),
-                                 "models": report.made_of(loaded, report.TIERS[tier])},
+                                 "models": (before["made"]["models"] if before else {})
+                                 | report.made_of(loaded, report.TIERS[tier])}
+                        | ({"joined": before["made"]} if before else {}),
                         "warnings": noticed})
-        (folder / _PAGE).write_text(page(record, shown), encoding="utf-8")
-        write_record(folder / _RECORD, record)
+        (folder / joining.PAGE).write_text(page(record, shown), encoding="utf-8")
+        write_record(folder / joining.RECORD, record)
         for path in shown.values():
             path.unlink()
         pictures.rmdir()

@@ -70,21 +70,28 @@ def _head(tables, made) -> str:
             f"trained on; tier {escape(made['tier'])}: {tier['drawn']} sinograms of each generator, {tier['patients']} "
             f"patients and {tier['samples']} samples for translations, seed {tables['seed']}. Brackets are intervals "
             f"of 95 %: of generators over halvings of the patients, of translations over patients.</p><p>"
-            f"{escape(made['date'])}, {escape(made['hardware'])}: <code>{escape(made['command'])}</code></p>{models}")
+            f"{_made(made)}</p>{models}")
+
+
+def _made(made) -> str:
+    joined = f"<br>Joined to: {_made(made['joined'])}" if "joined" in made else ""
+    return f"{escape(made['date'])}, {escape(made['hardware'])}: <code>{escape(made['command'])}</code>{joined}"
 
 
 def _section(title: str, pictures, name: str, *texts: str) -> str:
     body = "".join(text if text.startswith("<") else f"<p>{escape(text)}</p>" for text in texts if text)
-    picture = _picture(pictures[name], title) if name in pictures else ""
-    more = _picture(pictures["distances"], "distances") if name == "methods" and "distances" in pictures else ""
+    picture = _picture(pictures[name], name, title) if name in pictures else ""
+    more = ""
+    if name == "methods" and "distances" in pictures:
+        more = _picture(pictures["distances"], "distances", "distances")
     if not picture and (name == "pairs" or not body):
         body = '<p class="absent">Not evaluated: no model for it was given.</p>'
     return f"<h2>{escape(title)}</h2>{picture}{more}{body}"
 
 
-def _picture(path: Path, title: str) -> str:
-    data = base64.b64encode(Path(path).read_bytes()).decode()
-    return f'<figure><img alt="{escape(title)}" src="data:image/png;base64,{data}"></figure>'
+def _picture(path: Path, name: str, title: str) -> str:
+    data = base64.b64encode(Path(path).read_bytes()).decode()  # as `report_join.read_report` finds it again
+    return f'<figure id="{name}"><img alt="{escape(title)}" src="data:image/png;base64,{data}"></figure>'
 
 
 def _generators(tables) -> list[str]:

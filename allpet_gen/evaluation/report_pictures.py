@@ -17,8 +17,8 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _METRICS = (("psnr", "PSNR, dB"), ("ssim", "SSIM"), ("rmse", "RMSE"))
 
 
-def draw_all(folder: Path, found, geometry) -> list[str]:
-    """Draw what an `Evaluation` has to show; return the names of the pictures that there are."""
+def draw_all(folder: Path, found, geometry) -> None:
+    """Draw what an `Evaluation` has to show."""
     shown, tables = found.shown, found.tables
     if "drawn" in shown:
         if "generator" in shown["drawn"]:
@@ -33,7 +33,6 @@ def draw_all(folder: Path, found, geometry) -> list[str]:
         interval_figure(folder / "translations.png", tables["translations"])
     if tables["certificates"]:
         bounds_figure(folder / "bounds.png", tables["certificates"])
-    return sorted(path.stem for path in folder.glob("*.png"))
 
 
 def drawn_sheet(path, drawn, classes, geometry) -> None:

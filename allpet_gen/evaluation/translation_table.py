@@ -36,11 +36,11 @@ class HowMeasured:
     keep: Path | None = None
 
 
-def measure_row(name: str, studies, tuning, models, how: HowMeasured) -> dict:
+def measure_row(name: str, studies, tuning, models, how: HowMeasured, reference: str = "unet") -> dict:
     """Return what `measure` says of one of `ROWS`, for studies with their numbers and others to choose settings on."""
     task, factor = ROWS[name]
     items, others = (draw_items(part, task, dose_factor=factor) for part in (studies, tuning))
-    return measure(items, others, models, how)
+    return measure(items, others, models, how, reference)
 
 
 def load_models(folders) -> dict:
@@ -60,7 +60,7 @@ def read_patients(store, split, n):
     return [(int(p), part.patient_study(int(p))) for p in np.unique(part.patients)[:n]]
 
 
-def measure(items, tuning, models, how: HowMeasured) -> dict:
+def measure(items, tuning, models, how: HowMeasured, reference: str = "unet") -> dict:
     """Return what `summary` says of all methods for one row, in both domains.
 
     Of a bridge, one sample and the mean of the samples alone stand beside its estimate; of a network that is asked
@@ -85,12 +85,12 @@ def measure(items, tuning, models, how: HowMeasured) -> dict:
     for name, sinograms in counts.items():
         if name not in pictures:
             pictures[name] = images(sinograms, items)
-    truth = images(items.truth, items)
+    truth, reference = images(items.truth, items), reference if reference in counts else None
     return {"sinograms": summary(counts, items.truth, items.patients, data_range=usual_maximum(items.truth),
-                                 reference="unet" if "unet" in counts else None, counts=items.measured,
+                                 reference=reference, counts=items.measured,
                                  samples=samples or None),
             "images": summary(pictures, truth, items.patients,
-                              data_range=usual_maximum(truth), reference="unet" if "unet" in counts else None,
+                              data_range=usual_maximum(truth), reference=reference,
                               masks=items.masks, lesions=items.masks["lesions"],
                               lesion_background=items.lesion_background),
             "regions covered": {name: kept(how.keep, items, [models[name][1], *settings, "regions"],

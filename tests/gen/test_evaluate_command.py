@@ -109,6 +109,36 @@ def test_the_same_models_give_the_same_tables(place, report, tmp_path):
     assert first["made"]["models"] == again["made"]["models"]
 
 
+def test_a_report_joined_from_two_is_the_report_of_all(place, report, tmp_path):
+    kept = ("--keep", place / "kept")
+    translations = evaluate(place, tmp_path / "first", "unet", f"unet+sd={place / 'one'}", more=kept)
+    assert translations.exit_code == 0, translations.output
+    both = evaluate(place, tmp_path / "both", "generator", "gan", "bridge", more=("--join", tmp_path / "first", *kept))
+    assert both.exit_code == 0, both.output
+    whole, joined = (json.loads((folder / "report.json").read_text()) for folder in (report, tmp_path / "both"))
+    for row in (row for r in (whole, joined) for row in r["tables"]["translations"].values()):
+        for domain in ("sinograms", "images"):
+            row[domain].pop("reference")
+            for method in row[domain]["methods"].values():
+                method.pop("difference", None)  # of the bridge from a U-Net, which was not there in one run
+    assert whole["tables"] == joined["tables"]
+    assert whole["made"]["models"] == joined["made"]["models"]
+    assert joined["made"]["joined"]["command"] != joined["made"]["command"]
+    page = (tmp_path / "both" / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 7
+    of_first, of_both = (re.search('<figure id="correction">.*?</figure>', text)
+                         for text in ((tmp_path / "first" / "report.html").read_text(), page))
+    assert of_first[0] == of_both[0]  # which shows U-Nets, as a picture of the bridge alone would not
+    assert "Joined to: " in page
+    other = evaluate(place, tmp_path / "other", "generator", more=("--join", tmp_path / "first", "--seed", "2"))
+    assert "join must be a report of the same seed, 2, but was of 1" in other.stderr
+    (tmp_path / "first" / "report.json").write_text("{")
+    none = evaluate(place, tmp_path / "other", "generator", more=("--join", tmp_path / "first"))
+    assert "join must be the folder of a report" in none.stderr
+    assert other.exit_code not in (0, 1)
+    assert none.exit_code not in (0, 1)
+
+
 def test_what_was_not_given_is_said_to_be_absent(place, tmp_path):
     result = evaluate(place, tmp_path / "one", f"unet={place / 'one'}")
     assert result.exit_code == 0, result.output

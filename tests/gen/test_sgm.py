@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import ScoreSdeVeScheduler
 from torch.nn import functional
 
 from allpet_gen.baseline_stages import measured_roots
@@ -78,61 +77,55 @@ def test_the_weighted_error_of_the_score_is_that_of_the_network():
 
 # The sampler
 
-@pytest.mark.parametrize("steps", [2, 7, 50, 333, 2000])
-def test_the_scheduler_visits_every_level_once(steps):
-    sampler = ScoreSdeVeScheduler(num_train_timesteps=steps, sigma_min=0.1, sigma_max=30.0)
-    places = (sampler.timesteps * (steps - 1)).long()
-    assert places.tolist() == list(range(steps - 1, -1, -1))
-    ratios = sampler.discrete_sigmas[1:] / sampler.discrete_sigmas[:-1]
-    torch.testing.assert_close(ratios, torch.full_like(ratios, 300 ** (1 / (steps - 1))), rtol=1e-3, atol=0)
+def test_the_scheduler_makes_the_clean_sinogram_of_what_the_network_says():
+    """Its scaling is (SG1): D by the scheduler is z + σ² times the score."""
+    network = network_of()
+    sampler, z = score_scheduler(network), torch.randn(3, *network.latent_shape)
+    tokens, sigma = torch.ones(3, 3, dtype=torch.long), torch.tensor(1.7)
+    with torch.no_grad():
+        clean = sampler.precondition_outputs(z, network(z, sigma, tokens), sigma)
+        torch.testing.assert_close(clean, z + sigma**2 * network.score(z, sigma, tokens), rtol=1e-4, atol=1e-5)
 
 
-def test_a_step_of_the_predictor_has_the_marginal_of_the_reverse_sde():
-    """Of N(0, s² + σ²), the step keeps a Gaussian of variance v(1 − Δ/v)² + Δ, with Δ what is taken from σ²."""
-    sampler = ScoreSdeVeScheduler(num_train_timesteps=20, sigma_min=0.1, sigma_max=30.0)
-    draws, place = torch.Generator().manual_seed(0), 12
-    sigma, after = sampler.discrete_sigmas[place], sampler.discrete_sigmas[place - 1]
-    v, taken = 0.49 + sigma**2, sigma**2 - after**2
-    z = v.sqrt() * torch.randn(200, 1000, generator=draws)
-    out = sampler.step_pred(-z / v, sampler.timesteps[19 - place], z, generator=draws).prev_sample
-    assert out.var().item() == pytest.approx((v * (1 - taken / v) ** 2 + taken).item(), rel=0.02)
+@pytest.mark.parametrize("steps", [2, 7, 50])
+def test_levels_go_from_the_largest_to_the_smallest_each_once(steps):
+    network, seen = network_of(sigma_min=0.1, sigma_max=30.0), []
+    own = network.forward
+    network.forward = lambda z, sigma, *told: seen.append(float(sigma)) or own(z, sigma, *told)
+    pipe = SGMPipeline(network, score_scheduler(network))
+    with torch.no_grad():
+        rounds = list(pipe._rounds(torch.ones(1, 3, dtype=torch.long), [torch.Generator()], steps))
+    assert len(rounds) == len(seen) == steps
+    assert seen[0] == pytest.approx(30)
+    assert seen[-1] == pytest.approx(0.1)
+    assert (np.diff(seen) < 0).all()
 
 
 @pytest.mark.parametrize("deviation", [0.5, 1.0, 3.0])
 def test_what_is_drawn_from_a_gaussian_is_that_gaussian(deviation):
-    """To the first order of the steps, and what the last step takes away: (SG4) leaves the mean of clean data."""
+    """The flow multiplies z by the deviation left over that at the start; (SG5) leaves the mean of clean data."""
     network = knows_gaussian(network_of(sigma_min=0.2, sigma_max=60.0, deviation=0.25), deviation)
-    pipe, kept = SGMPipeline(network, score_scheduler(network, 0.16)), []
+    pipe, kept = SGMPipeline(network, score_scheduler(network)), []
     network.counts = lambda z: kept.append(z) or z[:, 0]
-    draws = [torch.Generator().manual_seed(k) for k in range(40)]
-    for _ in pipe._rounds(torch.ones(40, 3, dtype=torch.long), draws, 400):
+    for _ in pipe._rounds(torch.ones(4, 3, dtype=torch.long), [torch.Generator().manual_seed(k) for k in range(4)], 40):
         pass
-    z = kept[0]
-    taken = 0.2**2 + network.noise**2
+    noise = torch.stack([torch.randn(network.latent_shape, generator=torch.Generator().manual_seed(k))
+                         for k in range(4)])
+    v, taken = deviation**2 + 0.2**2, 0.2**2 + network.noise**2
     assert network.noise == pytest.approx(400**-0.5 / 0.25)
-    v = deviation**2 + 0.2**2
-    assert z.var().item() == pytest.approx(v * (1 - taken / v) ** 2, rel=0.08)
-    assert abs(z.mean().item()) < 0.1 * deviation
+    flow = 60 * (v / (deviation**2 + 60**2)) ** 0.5
+    torch.testing.assert_close(kept[0], noise * flow * (1 - taken / v), rtol=0.01, atol=1e-3)
 
 
-def test_the_corrector_of_one_sinogram_does_not_see_the_others():
-    """The scheduler's own step is that of a whole batch, so each sinogram is corrected alone."""
-    network = network_of()
-    pipe = SGMPipeline(network, score_scheduler(network, 0.16))
-    sampler, z = ScoreSdeVeScheduler(), torch.randn(3, *network.latent_shape)
-    z[1] *= 100
-    tokens, sigma = torch.ones(3, 3, dtype=torch.long), torch.tensor(2.0)
-
-    def draws(n):
-        return [torch.Generator().manual_seed(k) for k in range(n)]
-
-    with torch.no_grad():
-        alone = pipe._corrected(sampler, z[:1], sigma, tokens[:1], draws(1))
-        together = pipe._corrected(sampler, z, sigma, tokens, draws(3))
-        score = network.score(z, sigma, tokens)
-    torch.testing.assert_close(together[:1], alone, rtol=1e-4, atol=1e-4)
-    coupled = sampler.step_correct(score, z, generator=draws(3)).prev_sample
-    assert (coupled[:1] - alone).abs().max() > 1e-2
+def test_more_steps_come_nearer_to_the_flow_to_second_order():
+    network = knows_gaussian(network_of(sigma_min=0.2, sigma_max=60.0), 1.0)
+    pipe, kept = SGMPipeline(network, score_scheduler(network)), []
+    network.counts = lambda z: kept.append(z) or z[:, 0]
+    for steps in (20, 40, 640):
+        for _ in pipe._rounds(torch.ones(1, 3, dtype=torch.long), [torch.Generator().manual_seed(0)], steps):
+            pass
+    coarse, fine = ((z - kept[2]).abs().max().item() for z in kept[:2])
+    assert coarse > 3 * fine
 
 
 # Counts
@@ -189,7 +182,7 @@ def test_angles_go_on_beyond_the_last():
     assert functional.mse_loss(moved, own) > 1e-6
 
 
-@pytest.mark.parametrize(("name", "value"), [("sgm.snr", 0.0), ("sgm.noise_share", 0.0), ("sgm.patch", 0)])
+@pytest.mark.parametrize(("name", "value"), [("sgm.noise_share", 0.0), ("sgm.patch", 0)])
 def test_settings_out_of_range_are_named(name, value):
     with pytest.raises(InputError, match=f"^{name} must be"):
         quick("sgm", **{name: value})

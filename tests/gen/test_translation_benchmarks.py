@@ -160,6 +160,28 @@ def test_a_second_method_joins_what_was_kept_and_real_anatomy_stands_beside(scri
     capsys.readouterr()
 
 
+def test_models_that_differ_in_one_thing_stand_beside_one_another(scripts, model_and_store, tmp_path, capsys):
+    import translation_variants
+
+    bridge, store = model_and_store
+    record = translation_variants.main([
+        str(store), "--pair", "bridge for U-Net", str(bridge.parent / "unet"), str(bridge), "--patients", "4",
+        "--samples", "2", "--steps", "1", "--row", "delayed frame", "--json", str(tmp_path / "variants.json")])
+    assert json.loads((tmp_path / "variants.json").read_text()) == json.loads(json.dumps(record))
+    for domain in ("sinograms", "images"):
+        row = record["pairs"]["bridge for U-Net"][domain]
+        apart = row["with"]["psnr"]["mean"] - row["without"]["psnr"]["mean"]
+        assert row["with"]["psnr more"]["mean"] == pytest.approx(apart)
+    section = scripts[2].variants_section(record)
+    assert f"| bridge for U-Net | {row_mean(record, 'sinograms', 'without')} | " in section
+    assert "delayed frame, 4 test patients" in section
+    capsys.readouterr()
+
+
+def row_mean(record, domain, name):
+    return f"{record['pairs']['bridge for U-Net'][domain][name]['psnr']['mean']:.2f}"
+
+
 def test_there_is_a_figure_for_each_task(scripts, model_and_store, tmp_path):
     import translation_figures
 
