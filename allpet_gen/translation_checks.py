@@ -65,6 +65,26 @@ def check_planned(parameters: Mapping, tasks: Iterable[str], settings: Mapping) 
     _check(found, parameters["tracers"], tasks, settings, "the cohort that is simulated", "raise cohort.patients")
 
 
+def check_initial(settings: Mapping, store: str) -> None:
+    """Raise unless the model to begin from, if there is one, was trained on the same store, of that digest.
+
+    So that the card of what comes out, which names the patients of the store's training part, names all that it has
+    seen.
+
+    Raises
+    ------
+    InputError
+        A model of another store or without the card of its training; whatever loading refuses.
+    """
+    from allpet_gen.known_patients import training_card
+    from allpet_gen.translation_models import translation_folder
+
+    name = settings["training"]["initial"]
+    if name and training_card(translation_folder(name))["store"]["sha256"] != store:
+        raise InputError(f"training.initial must be a model that was trained on this store, but {name!r} was trained "
+                         "on another, whose patients the card would not name; train anew.")
+
+
 def translation_memory(settings: Mapping, geometry: ParallelGeometry, method: str, *, device="cpu") -> MemoryCount:
     """Count the memory of one step of a method's training, on a batch of any of its tasks.
 

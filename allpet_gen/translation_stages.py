@@ -143,9 +143,35 @@ def train_translation(method: str, sets: tuple[PairSet, PairSet], tasks, setting
         raise InputError(f"method must be one of {', '.join(METHODS)}, but was {method!r}.")
     how = TrainingSettings.of(settings["training"], method)
     network = new_translator(sets[0], tasks, settings, method)
+    if settings["training"]["initial"]:
+        begin_from(network, settings["training"]["initial"])
     objective = new_objective(method, network, sets[0], settings)
     datasets = [_dataset(pairs, network, settings) for pairs in sets]
     return train(objective, datasets[0], how, Path(out) / f"{method}-training", validation=datasets[1], **options)
+
+
+def begin_from(network: SinogramTranslator, name) -> None:
+    """Give a network the weights of a trained one.
+
+    Parameters
+    ----------
+    network : SinogramTranslator
+    name : str or path
+        Of `allpet_gen.translation_models.load_translation`.
+
+    Raises
+    ------
+    InputError
+        A model whose network has other layers; whatever loading refuses.
+    """
+    from allpet_gen.translation_models import load_translation
+
+    found = load_translation(name)[0].network
+    try:
+        network.load_state_dict(found.state_dict())
+    except RuntimeError:
+        raise InputError(f"training.initial must be a model with the layers of network in the settings, but {name!r} "
+                         "has others; set network to its widths, or leave training.initial empty.") from None
 
 
 def save_translation(objective: Translation, method: str, folder, card: Mapping) -> None:

@@ -106,11 +106,13 @@ def _prepare(settings, tasks, method: str, store, out: Path, resume: bool, overw
     if store is None:
         parameters = shared.planned_cohort(settings)
         checks.check_planned(parameters, tasks, settings)
+        checks.check_initial(settings, "of a cohort that is still to be simulated")
         geometry, n_regions, n_tracers = (ParallelGeometry(**parameters["geometry"]), len(parameters["regions"]),
                                           len(parameters["tracers"]))
     else:
         cohort = _read(store)
         checks.check_cohort(cohort, tasks, settings)
+        checks.check_initial(settings, training_card.store_digest(cohort))
         geometry, n_regions, n_tracers = cohort.geometry, len(set(cohort.regions.tolist())), len(cohort.tracers)
         if card is not None:
             shared.refuse_other_store(card, {"store": {"sha256": training_card.store_digest(cohort)}})

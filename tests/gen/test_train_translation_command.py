@@ -111,6 +111,26 @@ def test_resuming_with_other_tasks_or_settings_is_refused(trained, store, more, 
     assert words in result.output
 
 
+def test_a_training_can_begin_from_a_trained_model_of_its_store(trained, store, tmp_path):
+    first = trained[0] / "bridge"
+    begin = ["--set", f"training.initial={first}", "--set", "training.bridge.learning_rate=1e-9"]
+    result = train(store, tmp_path / "m", *TWO, *begin, steps=2)
+    assert result.exit_code == 0, result.output
+    own, begun = (SinogramBridgePipeline.from_pretrained(folder).network.state_dict()
+                  for folder in (first, tmp_path / "m" / "bridge"))
+    for name, value in own.items():
+        torch.testing.assert_close(begun[name], value, rtol=0, atol=1e-6)
+    assert json.loads((tmp_path / "m" / "bridge" / "training.json").read_text())["settings"]["training"][
+        "initial"] == str(first)
+    # One of another store has seen patients that the card would not name; other layers have no weights to take.
+    for other, more, words in ((write_store(tmp_path / "s", 16, seed=9), (), "trained on this store"),
+                               (store, ("--set", "network.token_dim=24"), "layers of network in the settings")):
+        result = train(other, tmp_path / "n", *TWO, *begin, *more)
+        assert result.exit_code == 2
+        assert words in result.stderr
+        assert len(result.stderr.strip().splitlines()[-1:]) == 1
+
+
 def test_a_training_goes_on_with_its_own_store_alone(trained, store, tmp_path):
     out = tmp_path / "m"
     (out / "bridge").mkdir(parents=True)
