@@ -111,8 +111,8 @@ Drawn pairs: as in the paper, some 500 pairs are all that there is: 84 slices wi
 sample of the bridge of five tasks as target. That teacher has seen far more than 500 pairs, so this is the best that
 drawn pairs could do, and no substitute for a teacher of the same 500.
 
-One task: without, a bridge of five tasks, the one "as long as unet"; with, one that was trained for this task alone with
-as many pairs of it as the other saw (1,200 steps in place of a fifth of 6,000).
+One task: without, a bridge of five tasks, the one "as long as unet"; with, one that was trained for this task alone
+with as many pairs of it as the other saw (1,200 steps in place of a fifth of 6,000).
 
 ```
 allpet train --task attenuation-correction --config small --store cohort.zarr --out single \\
@@ -177,8 +177,8 @@ def alike(record: dict) -> str:
     if not rows:
         return ""
     lines = ["## Trained alike", "",
-             "A bridge, a U-Net and a CycleGAN of one network, from one start, on the same pairs, with as much computing: "
-             "6,000 steps of 8, 6,000 of 8 and 1,900 of 4. PSNR in dB, means.", "",
+             "A bridge, a U-Net and a CycleGAN of one network, from one start, on the same pairs, with as much "
+             "computing: 6,000 steps of 8, 6,000 of 8 and 1,900 of 4. PSNR in dB, means.", "",
              "| | " + " | ".join([f"sinograms: {next(iter(methods))}", *list(methods)[1:],
                                   f"images: {next(iter(methods))}", *list(methods)[1:]]) + " |",
              "|" + "---|" * (2 * len(methods) + 1)]
