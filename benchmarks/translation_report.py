@@ -88,7 +88,7 @@ truth of the images has a filter of 5 mm; BSREM has none.
 allpet train --task all --method unet --config small --store cohort.zarr --out run
 allpet train --task all --method cyclegan --config small --store cohort.zarr --out run
 python benchmarks/translation_quality.py cohort.zarr --bridge small --unet run/unet --cyclegan run/cyclegan \\
-    --json docs/translation.json
+    --model "as long as unet" run/bridge --steps 5 --json docs/translation.json
 python benchmarks/translation_effects.py cohort.zarr --bridge small --json docs/translation_effects.json
 python benchmarks/translation_figures.py cohort.zarr --bridge small
 python benchmarks/translation_report.py docs/translation.json docs/translation_effects.json \\

@@ -111,7 +111,7 @@ def test_the_estimate_joins_samples_with_what_is_predicted_at_once_and_the_sprea
     # One sample has no weight; in one step there is nothing but the prediction.
     at_once = bridge(low, n_samples=1, **LOW).sinograms
     np.testing.assert_allclose(at_once, bridge(low, **LOW | {"steps": 1}).samples[:, 0], rtol=1e-5, atol=1e-4)
-    wanted = 0.625 * at_once + 0.375 * out.samples.mean(axis=1, dtype=float)  # w = 3/8; this bridge has one view
+    wanted = (13 * at_once + 3 * out.samples.mean(axis=1, dtype=float)) / 16  # w = 3/16; this bridge has one view
     np.testing.assert_allclose(out.sinograms, wanted, rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(out.spread, out.samples.std(axis=1, dtype=float, ddof=1), rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(out.expected, out.sinograms)
