@@ -66,7 +66,8 @@ def page(record: dict, effects: dict | None = None, variants: dict | None = None
     if variants:
         parts.append(variants_section(variants))
     if effects:
-        parts += [EFFECTS.format(**effects), *(SECTIONS[name](effects[name]) for name in SECTIONS if name in effects)]
+        parts += [EFFECTS.format(**effects), *filter(None, [effects.get("about")])]
+        parts += [SECTIONS[name](effects[name]) for name in SECTIONS if name in effects]
     return "\n\n".join(parts) + "\n"
 
 
@@ -89,6 +90,8 @@ allpet train --task all --method unet --config small --store cohort.zarr --out r
 allpet train --task all --method cyclegan --config small --store cohort.zarr --out run
 python benchmarks/translation_quality.py cohort.zarr --bridge small --unet run/unet --cyclegan run/cyclegan \\
     --model "as long as unet" run/bridge --steps 5 --json docs/translation.json
+python benchmarks/translation_quality.py cohort.zarr --bridge small --unet run/unet --cyclegan run/cyclegan \\
+    --steps 5 --samples 4 --anatomy DATA --json docs/translation.json
 python benchmarks/translation_effects.py cohort.zarr --bridge small --json docs/translation_effects.json
 python benchmarks/translation_figures.py cohort.zarr --bridge small
 python benchmarks/translation_report.py docs/translation.json docs/translation_effects.json \\
@@ -100,7 +103,7 @@ REAL = """# Anatomy that nobody here made
 {date}: {patients} slices, half of a head (labels of FreeSurfer), half of an abdomen (labels of TotalSegmentator and its
 CT), scanned by the same simulation with uptake and lesions drawn anew for each slice. Nothing was trained or tuned on
 them. There is one person for each region, so the intervals are over heights, tracers, lesions and noise, not over
-people."""
+people. The bridge has {samples} samples here."""
 
 VARIANTS = """# Drawn pairs, and one task alone
 
@@ -268,8 +271,8 @@ def steps_section(found: dict) -> str:
     """Return the table of samplers."""
     lines = ["## Steps and samplers", "", "Low dose 1/20.", "",
              "| sampler, steps | PSNR of the estimate | of the mean of samples | of one sample | s |", "|" + "---|" * 5]
-    lines += [f"| {name} | {decibel(row['estimate'])} | {decibel(row['mean'])} | {decibel(row['one sample'])} | "
-              f"{row['seconds']:.0f} |"
+    lines += [f"| {name} | {decibel(row['estimate']) if 'estimate' in row else '–'} | {decibel(row['mean'])} | "
+              f"{decibel(row['one sample'])} | {row['seconds']:.0f} |"
               for name, row in found.items() if isinstance(row, dict)]
     return "\n".join(lines)
 
