@@ -33,9 +33,6 @@ what it should predict as its unit: predicting nothing has about 1. The equation
 - The last columns are **no certificates**: sinograms of one patient, and copies of one sinogram, are not independent.
   All that they seem to gain comes from counting, and a gain of the paper's size can be had from counting alone.
 
-`bridge-small` is here the bridge that shipped until 2026-11-30, which is the first part of the training of the one that
-ships now; its certificate has not been taken anew.
-
 ```
 allpet simulate --patients 300 --seed 90210 --size 128 --slices 1 --out others.zarr
 allpet certify small others.zarr --split train --out docs/certificate_generator.json
