@@ -89,8 +89,8 @@ def test_generate_draws_from_it_as_from_the_generator(place, method, tmp_path):
     ("gan", ["--sampler", "ddim"], "--sampler must be left out for a GAN"),
     ("gan", ["--eta", 0], "--eta must be left out for a GAN"),
     ("gan", ["--rescale", 0.7], "--rescale must be left out for a GAN"),
-    ("sgm", ["--steps", 1], "--steps must be an integer from 2 to 2000, but was 1"),
-    ("sgm", ["--steps", 5000], "--steps must be an integer from 2 to 2000, but was 5000")])
+    ("sgm", ["--steps", 1], "--steps must be an integer from 2 to 1000, but was 1"),
+    ("sgm", ["--steps", 5000], "--steps must be an integer from 2 to 1000, but was 5000")])
 def test_options_that_a_baseline_does_not_have_are_refused_before_it_is_loaded(place, tmp_path, monkeypatch, method,
                                                                                options, words):
     loaded = []

@@ -101,8 +101,8 @@ def test_what_only_the_generator_has_is_refused(pipe, option, value):
 
 def test_steps_belong_to_the_score_based_model(pipe, method):
     if method == "sgm":
-        for steps in (1, 2001):
-            with pytest.raises(InputError, match=f"^steps must be an integer from 2 to 2000, but was {steps}"):
+        for steps in (1, 1001):
+            with pytest.raises(InputError, match=f"^steps must be an integer from 2 to 1000, but was {steps}"):
                 pipe(CLASSES[0], steps=steps)
     else:
         with pytest.raises(InputError, match=f"^steps must be left out for {pipe.kind}"):
