@@ -297,5 +297,6 @@ def test_other_geometries_and_pipelines_are_refused(pipe, low):
 def test_arguments_are_named_as_those_of_the_bridge():
     bridge, own = (inspect.signature(call).parameters for call in
                    (SinogramBridgePipeline.__call__, translate_unsupervised))
-    shared = set(bridge) - {"self", "roi", "attention", "gate_strength", "sampler", "likelihood_strength"}
+    shared = set(bridge) - {"self", "roi", "attention", "gate_strength", "sampler", "likelihood_strength",
+                            "n_views"}
     assert shared <= set(own)
