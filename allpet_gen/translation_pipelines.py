@@ -108,7 +108,11 @@ class SinogramBridgePipeline(TranslationPipeline):
                  progress: Callable[[Iterable], Iterable] | None = None) -> TranslatedSinograms:
         r"""Translate a slice or a stack of slices; the same arguments give the same bits on the same machine.
 
-        XX
+        The estimate joins the mean of the samples with what the network says at once (eq. TE1); the spread is the
+        deviation of the samples. Both are taken in counts: the mean of roots, in which the network works, would be too
+        low. Every sample sees the source in a view of its own, turned and mirrored as in training and turned back
+        afterwards, which moves no count out of its bin: what the network does wrong in one view, it does not in all.
+
 
         Parameters
         ----------

@@ -27,7 +27,7 @@ def page(record: Mapping, pictures: Mapping[str, Path]) -> str:
     tables, made = record["tables"], record["made"]
     parts = [_head(tables, made), _section("Figure 2: drawn sinograms", pictures, "drawn"),
              _section("Figure 3: pairs for five tasks, drawn", pictures, "pairs",
-                      "Low doses are thinned, which is exact; other targets are means of the bridge's samples, no "
+                      "Low doses are thinned, which is exact; other targets are the bridge's estimates, no "
                       "truth. A mixture is the drawn scan and counts around its conversion, so both are of one body."),
              _section("Figure 4: generators beside one another", pictures, "methods", *_generators(tables)),
              _section("Figure 5: translations", pictures, "translations", *_translations(tables)),
