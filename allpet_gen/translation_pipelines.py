@@ -113,7 +113,6 @@ class SinogramBridgePipeline(TranslationPipeline):
         low. Every sample sees the source in a view of its own, turned and mirrored as in training and turned back
         afterwards, which moves no count out of its bin: what the network does wrong in one view, it does not in all.
 
-
         Parameters
         ----------
         sinograms : array_like, shape (angle, bin) or (n, angle, bin)
