@@ -2,12 +2,14 @@
 
     python benchmarks/translation_quality.py cohort.zarr --bridge small --unet run/unet --json docs/translation.json
     python benchmarks/translation_quality.py cohort.zarr --bridge small --anatomy DATA --json docs/translation.json
+    python benchmarks/translation_quality.py cohort.zarr --cyclegan run/cyclegan --add --json docs/translation.json
 
 Settings of the classical methods (filters, strength of the prior) are chosen on validation patients, never on those
 that are tested. PSNR and SSIM take one range for all items of a row: the median over items of the truth's maximum. With
 --anatomy the items are slices of real anatomy instead, see
 `allpet_gen.evaluation.real_anatomy`; settings still come from the cohort. --keep
-keeps what each method made, by the digest of its model, so that a further method costs its own time alone.
+keeps what each method made, by the digest of its model, so that a further method costs its own time alone; where that
+folder is gone, --add measures the models that are named alone, and adds them to the rows that are there.
 """
 
 import argparse
@@ -27,6 +29,7 @@ from allpet_gen.evaluation.translation_table import (
     ROWS,
     TUNING,
     HowMeasured,
+    join_rows,
     load_models,
     measure_row,
     read_patients,
@@ -49,25 +52,33 @@ def main(argv=None) -> dict:
     parser.add_argument("--split", choices=("test", "validation"), default="test")
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--keep", type=Path, help="a folder for what the methods make")
+    parser.add_argument("--add", action="store_true", help="add these models to the rows of the record")
     parser.add_argument("--json", type=Path, help="write, or renew, the record here")
     arguments = parser.parse_args(argv)
     models = load_models({name: getattr(arguments, name) for name in ("bridge", "unet", "cyclegan")
                           if getattr(arguments, name)} | dict(arguments.model))
     studies = read_studies(arguments)
-    tuning = read_patients(arguments.store, "validation", TUNING)
+    tuning = None if arguments.add else read_patients(arguments.store, "validation", TUNING)
     how = HowMeasured(arguments.samples, arguments.steps, arguments.seed, arguments.keep)
     record = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.exists() else {}
     settings = {"seed": arguments.seed, "steps": arguments.steps, "samples": arguments.samples,
                 "split": "real" if arguments.anatomy else arguments.split, "patients": len(studies)}
     part = record.setdefault("anatomy" if arguments.anatomy else "cohort", {"rows": {}})
-    if any(part.get(name, value) != value for name, value in settings.items()):
+    other = {name: part[name] for name, value in settings.items() if part.get(name, value) != value}
+    if arguments.add and (other or not set(arguments.rows) <= set(part["rows"])):
+        parser.error(f"--add needs a record of the same settings with all of these rows; it differed in "
+                     f"{', '.join(other) or 'its rows'}")
+    if other:
         part["rows"].clear()  # rows of other settings are no part of this record
-    part |= settings | {"date": str(date.today()), "models": {name: digest for name, (_, digest) in models.items()},
+    digests = {name: digest for name, (_, digest) in models.items()}
+    part |= settings | {"date": str(date.today()),
+                        "models": part.get("models", {}) | digests if arguments.add else digests,
                         "machine": f"{platform.machine()}, Python {platform.python_version()}"}
     for name in arguments.rows:
         began = time.perf_counter()
-        part["rows"][name] = measure_row(name, studies, tuning, models, how)
-        print(f"{name} ({time.perf_counter() - began:.0f} s)\n{table(part['rows'][name])}", flush=True)
+        row = measure_row(name, studies, tuning, models, how)
+        part["rows"][name] = join_rows(part["rows"][name], row) if arguments.add else row
+        print(f"{name} ({time.perf_counter() - began:.0f} s)\n{table(row)}", flush=True)
         if arguments.json:
             arguments.json.write_text(json.dumps(record, separators=(",", ":")) + "\n")
     return record

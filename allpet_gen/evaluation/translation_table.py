@@ -14,6 +14,7 @@ from allpet_gen.evaluation.classical import GRIDS, classical
 from allpet_gen.evaluation.paired import summary
 from allpet_gen.evaluation.translation_items import draw_items, images
 from allpet_gen.translation_models import is_bridge, load_translation
+from allpet_physics.errors import InputError
 
 #: Rows of the table: task and dose factor.
 ROWS = {"low-dose 1/4": ("low-dose", 4), "low-dose 1/10": ("low-dose", 10), "low-dose 1/20": ("low-dose", 20),
@@ -37,10 +38,33 @@ class HowMeasured:
 
 
 def measure_row(name: str, studies, tuning, models, how: HowMeasured, reference: str = "unet") -> dict:
-    """Return what `measure` says of one of `ROWS`, for studies with their numbers and others to choose settings on."""
+    """Return what `measure` says of one of `ROWS`, for studies with their numbers and others to choose settings on.
+
+    Without others, the classical methods are left out.
+    """
     task, factor = ROWS[name]
-    items, others = (draw_items(part, task, dose_factor=factor) for part in (studies, tuning))
+    items, others = (part and draw_items(part, task, dose_factor=factor) for part in (studies, tuning))
     return measure(items, others, models, how, reference)
+
+
+def join_rows(row: dict, further: dict) -> dict:
+    """Return a row with the methods of another one of the same slices, of which those of one name take the place.
+
+    Raises
+    ------
+    InputError
+        Rows of other slices.
+    """
+    joined = dict(row)
+    for domain in ("sinograms", "images"):
+        of_slices = [{name: part[domain][name] for name in ("data_range", "n_items", "n_patients")}
+                     for part in (row, further)]
+        if of_slices[0] != of_slices[1]:
+            raise InputError(f"rows must be of the same slices, but in {domain} they were of {of_slices[0]} and "
+                             f"{of_slices[1]}; measure all methods again.")
+        joined[domain] = row[domain] | {"methods": row[domain]["methods"] | further[domain]["methods"]}
+    joined["regions covered"] = row["regions covered"] | further["regions covered"]
+    return joined
 
 
 def load_models(folders) -> dict:
@@ -64,9 +88,12 @@ def measure(items, tuning, models, how: HowMeasured, reference: str = "unet") ->
     """Return what `summary` says of all methods for one row, in both domains.
 
     Of a bridge, one sample and the mean of the samples alone stand beside its estimate; of a network that is asked
-    once, the mean of what it says in as many views. Models that were not trained for the task are left out.
+    once, the mean of what it says in as many views. Models that were not trained for the task are left out. So are the
+    classical methods if there are no items to choose their settings on.
     """
-    plain = kept(how.keep, items, ["classical", GRIDS, tuning.sources], lambda: classical(items, tuning))
+    plain = {"counts": {}, "pictures": {}, "chosen": {}}
+    if tuning is not None:
+        plain = kept(how.keep, items, ["classical", GRIDS, tuning.sources], lambda: classical(items, tuning))
     counts, pictures = dict(plain["counts"]), dict(plain["pictures"])
     samples, settings = {}, [how.samples, how.steps, how.seed]
     models = {name: known for name, known in models.items() if items.task in known[0].tasks}

@@ -11,10 +11,11 @@ from allpet_gen.baselines.unet import UNetPipeline
 from allpet_gen.evaluation.classical import scaled
 from allpet_gen.evaluation.real_anatomy import real_studies
 from allpet_gen.evaluation.translation_items import draw_items
-from allpet_gen.evaluation.translation_table import read_patients
+from allpet_gen.evaluation.translation_table import join_rows, read_patients
 from allpet_gen.tasks import TASKS
 from allpet_gen.translation_pipelines import SinogramBridgePipeline
 from allpet_gen.translator import SinogramTranslator
+from allpet_physics.errors import InputError
 from allpet_physics.geometry import ParallelGeometry
 from allpet_physics.simulation.cohort import cohort_parameters, write_cohort
 from allpet_physics.simulation.cohort_reader import read_cohort
@@ -112,6 +113,26 @@ def test_samples_enough_for_an_interval_are_covered_or_not(scripts, model_and_st
     assert row["regions covered"]["bridge"]["regions"]
     assert "central 90 % interval" in scripts[2].page(record)
     capsys.readouterr()
+
+
+def test_a_model_added_to_a_record_has_the_rows_that_it_would_have_had(scripts, model_and_store, tmp_path, capsys):
+    quality, store, unet = scripts[0], str(model_and_store[1]), str(model_and_store[1].parent / "unet")
+    bridge, path = str(model_and_store[0]), tmp_path / "quality.json"
+    rest = ["--patients", "3", "--samples", "2", "--steps", "1", "--rows", "tracer conversion"]
+    together = quality.main([store, "--bridge", bridge, "--cyclegan", unet, *rest])["cohort"]
+    quality.main([store, "--bridge", bridge, *rest, "--json", str(path)])
+    quality.main([store, "--cyclegan", unet, *rest, "--add", "--json", str(path)])
+    added = json.loads(path.read_text())["cohort"]
+    assert added["models"] == together["models"]
+    assert added["rows"] == json.loads(json.dumps(together["rows"]))
+    for other in (["--seed", "2"], ["--rows", "delayed frame"]):
+        with pytest.raises(SystemExit):
+            quality.main([store, "--cyclegan", unet, *rest, *other, "--add", "--json", str(path)])
+    with pytest.raises(InputError, match="of the same slices"):
+        join_rows(added["rows"]["tracer conversion"], quality.main(
+            [store, "--cyclegan", unet, *rest, "--patients", "2"])["cohort"]["rows"]["tracer conversion"])
+    assert json.loads(path.read_text())["cohort"] == added
+    assert "needs a record of the same settings" in capsys.readouterr().err
 
 
 def test_settings_have_effects_and_the_page_shows_them(scripts, arguments, tmp_path, capsys):
