@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 
-from allpet_gen.evaluation.generated_table import class_words, draw_like, held_out, residuals
+from allpet_gen.evaluation.classifier import load_classifier, save_classifier
+from allpet_gen.evaluation.generated_table import class_words, draw_like, held_out, residuals, trained_classifier
 
 
 class Setup:
@@ -24,7 +25,7 @@ class Setup:
             for name in ("guidance", "rescale"))
         self.cohort = read_cohort(arguments.store)
         self.test = held_out(self.cohort, arguments.split)
-        self._made, self._images = {}, {}
+        self._made, self._images, self._classifier = {}, {}, None
 
     def train(self, per_class=None):
         """Return the training sinograms."""
@@ -52,6 +53,18 @@ class Setup:
                                   steps=self.arguments.steps, guidance=self.guidance, rescale=self.rescale,
                                   reconstruct=None, guides=(guide,)).sinograms)
         return np.concatenate(made), np.repeat(np.arange(len(test.classes)), per_class)
+
+    def classifier(self):
+        """Return the classifier of real training sinograms, from the folder where it was kept, or trained once."""
+        if self._classifier is None:
+            folder = self.arguments.classifier
+            if folder is not None and folder.exists():
+                self._classifier = load_classifier(folder)
+            else:
+                self._classifier = trained_classifier(self.cohort, 500, 20)
+                if folder is not None:
+                    save_classifier(self._classifier, folder)
+        return self._classifier
 
     def images(self, name, sinograms):
         """Return uncorrected OSEM images, made once."""

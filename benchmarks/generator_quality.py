@@ -19,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from _generator import Setup, expectations, psnr
 
-from allpet_gen.evaluation.generated_table import class_words, residuals, trained_classifier
+from allpet_gen.evaluation.generated_table import class_words, residuals
 
 #: Sections in the order in which they are made; each needs those before it only for what it says.
-SECTIONS = ("autoencoder", "distances", "prompts", "consistency", "copies", "seconds", "memory")
+SECTIONS = ("autoencoder", "distances", "prompts", "stronger", "consistency", "copies", "seconds", "memory")
 
 
 def main(argv=None) -> dict:
@@ -34,7 +34,7 @@ def main(argv=None) -> dict:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--guidance", type=float, default=None, help="default: that of the pipeline")
     parser.add_argument("--rescale", type=float, default=None, help="default: that of the pipeline")
-    parser.add_argument("--stronger", type=float, help="another guidance, for obedience to the prompt alone")
+    parser.add_argument("--stronger", type=float, default=5.0, help="another guidance, for what obedience costs")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--split", choices=("test", "validation"), default="test")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
@@ -95,25 +95,26 @@ def autoencoder(setup) -> dict:
     return out
 
 
-def distances(setup) -> dict:
+def distances(setup, **options) -> dict:
     """Fréchet and kernel distances in both domains, with the floor of real against real."""
     from allpet_gen.evaluation.distribution import compare
     from allpet_gen.evaluation.features import RandomCNN, StatisticsFeatures
 
-    generated, _ = setup.generated()
+    generated, _ = setup.generated(**options)
+    pictures = setup.images(" ".join(["generated", *map(str, options.values())]), generated)
     regions = class_words(setup.test)[0]
     regions = [regions[k] for k in setup.test.labels]
     scale = setup.pipe.autoencoder.scaling.scale
     out = {}
     for domain, real, made, unit in (
             ("sinogram", setup.test.counts, generated, scale),
-            ("image", setup.images("test", setup.test.counts), setup.images("generated", generated),
+            ("image", setup.images("test", setup.test.counts), pictures,
              float(np.quantile(setup.images("test", setup.test.counts), 0.999)))):
-        for name, extractor, options in (("random-cnn", RandomCNN(unit), {"n_components": 24, "whiten": True}),
-                                         ("statistics", StatisticsFeatures(domain), {})):
+        for name, extractor, how in (("random-cnn", RandomCNN(unit), {"n_components": 24, "whiten": True}),
+                                     ("statistics", StatisticsFeatures(domain), {})):
             result = compare(np.asarray(real, np.float32), np.asarray(made, np.float32),
                              real_patients=setup.test.patients, real_strata=regions, extractor=extractor,
-                             seed=setup.arguments.seed, **options)
+                             seed=setup.arguments.seed, **how)
             result["frechet_over_floor"] = result["frechet"]["generated"]["value"] / result["frechet"]["floor"]["value"]
             out[f"{domain}, {name}"] = result
     return out
@@ -121,27 +122,26 @@ def distances(setup) -> dict:
 
 def prompts(setup) -> dict:
     """How often a classifier of real sinograms names what was asked for, beside how often it names real ones."""
-    from allpet_gen.evaluation import classifier as room
+    return {"real, held out": named(setup, setup.test.counts, setup.test.labels),
+            "generated": named(setup, *setup.generated())}
 
-    folder = setup.arguments.classifier
-    if folder is not None and folder.exists():
-        model = room.load_classifier(folder)
-    else:
-        model = trained_classifier(setup.cohort, 500, 20)
-        if folder is not None:
-            room.save_classifier(model, folder)
-    sets = {"real, held out": (setup.test.counts, setup.test.labels), "generated": setup.generated()}
-    if setup.arguments.stronger is not None:
-        sets[f"generated, guidance {setup.arguments.stronger:g}"] = setup.generated(guidance=setup.arguments.stronger)
-    out = {}
+
+def stronger(setup) -> dict:
+    """Obedience to the prompt with a stronger guidance, and the distances that it is paid with."""
+    guidance = {"guidance": setup.arguments.stronger}
+    return guidance | {"prompts": named(setup, *setup.generated(**guidance)), "distances": distances(setup, **guidance)}
+
+
+def named(setup, counts, labels) -> dict:
+    """Return the shares of sinograms whose tracer and region the classifier names, over all and by class."""
+    from allpet_gen.evaluation.classifier import predict
+
     regions, tracers = map(np.array, class_words(setup.test))
-    for name, (counts, truth) in sets.items():
-        found = room.predict(model, np.asarray(counts, np.float32))
-        tracer, region = np.asarray(found.tracer) == tracers[truth], np.asarray(found.region) == regions[truth]
-        both = tracer & region
-        out[name] = {"tracer": float(tracer.mean()), "region": float(region.mean()), "both": float(both.mean()),
-                     "by class": {c: float(both[truth == k].mean()) for k, c in enumerate(setup.test.classes)}}
-    return out
+    found = predict(setup.classifier(), np.asarray(counts, np.float32))
+    tracer, region = np.asarray(found.tracer) == tracers[labels], np.asarray(found.region) == regions[labels]
+    both = tracer & region
+    return {"tracer": float(tracer.mean()), "region": float(region.mean()), "both": float(both.mean()),
+            "by class": {c: float(both[labels == k].mean()) for k, c in enumerate(setup.test.classes)}}
 
 
 def consistency(setup) -> dict:

@@ -52,9 +52,13 @@ def test_an_untrained_generator_is_far_from_real_and_the_page_says_so(scripts, m
     assert record["autoencoder"]["psnr, osem"]["truth without noise"]["mean"] > record["autoencoder"][
         "psnr, osem"]["decoded"]["mean"]
     assert set(record["prompts"]["generated"]["by class"]) == set(record["prompts"]["real, held out"]["by class"])
+    assert record["stronger"]["guidance"] == 5
+    assert set(record["stronger"]["distances"]) == set(record["distances"])
+    assert record["stronger"]["distances"] != record["distances"]
     assert np.isfinite(record["consistency"]["generated, range guidance"]["all"]).all()
     assert record["seconds"]["10 steps"] > 0
     page = report.page(record, None)
-    assert all(f"## {name}" in page for name in ("Autoencoder", "Distances", "Obedience", "Data consistency", "Copies",
-                                                 "Time", "Memory"))
+    assert all(f"## {name}" in page for name in ("Autoencoder", "Distances", "Obedience", "A stronger guidance",
+                                                 "Data consistency", "Copies", "Time", "Memory"))
+    assert f"{100 * record['stronger']['prompts']['tracer']:.1f} %" in page
     capsys.readouterr()
