@@ -26,6 +26,9 @@ __all__ = ["PrincipalAxes", "compare", "compare_features", "frechet_distance", "
            "inception_score", "kernel_distance", "median_distance", "neighbourhood_metrics", "shrunk_covariance",
            "split_by_patient"]
 
+#: A feature that has one value in a larger share of the real samples hardly ever varies.
+_USUAL = 0.9
+
 
 def compare(real, generated, *, real_patients, extractor, seed: int = 0, real_strata=None,
             n_components: int | None = None, whiten: bool = False, shrinkage: bool = False, k: int = 5,
@@ -75,7 +78,7 @@ def compare_features(real, generated, *, real_patients, seed: int = 0, real_stra
     """Return distances of generated from real features, with intervals and real-against-real floors.
 
     Features are first divided by their standard deviation over all real samples, since their units differ; distances
-    are in such units.
+    are in such units. One that has the same value in more than nine tenths of them keeps its own unit.
 
     Parameters
     ----------
@@ -246,9 +249,15 @@ def inception_score(probabilities, *, n_bootstrap: int = 200, level: float = 0.9
 
 
 def _standardised(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return both in units of the deviation of x; a feature that is constant there keeps its own unit."""
+    """Return both in units of the deviation of x; a feature that hardly ever varies there keeps its own unit.
+
+    A rectified feature may be zero for all of x but a few samples. Its deviation is that of those few, and a sample of
+    y where it is not zero would be thousands of such units away.
+    """
     mean, deviation = x.mean(0), x.std(0)
-    deviation = np.where(deviation > 1e-12 * np.maximum(np.abs(mean), 1e-300), deviation, 1.0)
+    constant = deviation <= 1e-12 * np.maximum(np.abs(mean), 1e-300)
+    rare = (x == np.median(x, axis=0)).mean(0) > _USUAL
+    deviation = np.where(constant | rare, 1.0, deviation)
     return (x - mean) / deviation, (y - mean) / deviation
 
 

@@ -275,6 +275,17 @@ def test_principal_axes_let_few_samples_be_compared(rng):
         compare_features(real, made, whiten=True, **settings)
 
 
+def test_a_feature_that_is_hardly_ever_other_than_zero_does_not_drown_the_others(rng):
+    real, generated = (rng.normal(size=(200, 6)) for _ in range(2))
+    rarely = [np.zeros((200, 1)) for _ in range(2)]
+    rarely[0][7], rarely[1][:3] = 1e-8, 1e-3
+    patients = np.repeat(np.arange(50), 4)
+    without = compare_features(real, generated, real_patients=patients)
+    beside = compare_features(np.hstack([real, rarely[0]]), np.hstack([generated, rarely[1]]), real_patients=patients)
+    for side in ("generated", "floor"):
+        assert beside["frechet"][side]["value"] == pytest.approx(without["frechet"][side]["value"], rel=1e-3)
+
+
 def test_whole_sinograms_are_compared(rng):
     shape = 60 * np.exp(-(np.linspace(-1, 1, 32) ** 2) / 0.2)
     real, made = (rng.poisson(shape * rng.uniform(0.5, 2, (120, 1, 1)) + np.zeros((1, 32, 1))) for _ in range(2))
