@@ -1,12 +1,12 @@
 """What may be asked of a generator, checked before anything long begins."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from allpet_gen.prompts import Prompt
-from allpet_physics._arrays import as_positive_int
+from allpet_gen.prompts import GUIDANCE, Prompt
+from allpet_physics._arrays import as_positive_float, as_positive_int
 from allpet_physics.attention import ThresholdedROI
 from allpet_physics.body_outline import as_mask
 from allpet_physics.errors import GeometryError, InputError
@@ -16,6 +16,8 @@ from allpet_physics.resampling import resample_sinogram
 #: The largest part of the counts of a drawn sinogram that may lie beyond the bins of another geometry.
 MOST_LOST = 1e-3
 RECONSTRUCTIONS = ("osem", "fbp", None)
+#: The largest weight of a prompt.
+_MOST_GUIDANCE = 100
 #: Seeds lie below this.
 _SEEDS = 2**63
 
@@ -109,3 +111,33 @@ def on_geometry(expected: np.ndarray, seeds, own: ParallelGeometry, target: Para
                             f"{MOST_LOST:.1%} may; choose n_bins x bin_mm of {own.fov_mm:g} mm, which the model draws, "
                             "or more.")
     return out
+
+
+def prompt_weights(guidance) -> tuple[float, float]:
+    """Return the weights of region and tracer: one number for both, or a mapping with some of them, 1 if left out.
+
+    Raises
+    ------
+    InputError
+        Other words, numbers out of range.
+    """
+    if not isinstance(guidance, Mapping):
+        return (in_range("guidance", guidance, _MOST_GUIDANCE),) * 2
+    strange = sorted(set(map(str, guidance)) - set(GUIDANCE))
+    if strange:
+        raise InputError(f"guidance must give weights to {' and '.join(GUIDANCE)}, but named {', '.join(strange)}.")
+    return tuple(in_range(f"guidance of the {word}", guidance.get(word, 1.0), _MOST_GUIDANCE) for word in GUIDANCE)
+
+
+def in_range(name: str, value, high: float) -> float:
+    """Return a number from 0 to `high`.
+
+    Raises
+    ------
+    InputError
+        Anything else.
+    """
+    number = as_positive_float(name, value, allow_zero=True)
+    if number > high:
+        raise InputError(f"{name} must be a number from 0 to {high:g}, but was {number:g}.")
+    return number

@@ -1,6 +1,6 @@
 """Pipelines that a user calls: from words to count sinograms and their images."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,12 +8,20 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
-from allpet_gen._drawing_checks import RECONSTRUCTIONS, Asked, as_region, asked_of_generator, on_geometry
+from allpet_gen._drawing_checks import (
+    RECONSTRUCTIONS,
+    Asked,
+    as_region,
+    asked_of_generator,
+    in_range,
+    on_geometry,
+    prompt_weights,
+)
 from allpet_gen._pretrained import PretrainedPipeline
 from allpet_gen.autoencoder import SinogramAutoencoder
 from allpet_gen.denoiser import SinogramDenoiser
 from allpet_gen.guidance_step import as_guides, guidance_step
-from allpet_gen.prompts import NULL
+from allpet_gen.prompts import GUIDANCE, GUIDANCE_START, NULL, VOCABULARY
 from allpet_gen.samplers import make_sampler, predicted_clean, velocity_of
 from allpet_physics._arrays import as_positive_float
 from allpet_physics.errors import InputError
@@ -100,7 +108,8 @@ class SinogramGenerationPipeline(PretrainedPipeline, DiffusionPipeline):
         return self.autoencoder.geometry
 
     @torch.no_grad()
-    def __call__(self, prompt, *, count: int = 1, seed: int = 0, steps: int = 50, guidance: float = 1.5,
+    def __call__(self, prompt, *, count: int = 1, seed: int = 0, steps: int = 50,
+                 guidance: float | Mapping[str, float] = GUIDANCE, guidance_start: float = GUIDANCE_START,
                  rescale: float = 0.7, sampler: str = "ddim", eta: float = 0.0,
                  geometry: ParallelGeometry | None = None, noise: bool = True, reconstruct: str | None = "osem",
                  guides=(), roi=None, gate_strength: float = 0.25, batch: int = 16,
@@ -117,9 +126,12 @@ class SinogramGenerationPipeline(PretrainedPipeline, DiffusionPipeline):
             Sinogram i has the seed ``seed + i``: it can be drawn again alone.
         steps : int
             Of the sampler, 1 to 1000.
-        guidance : float
+        guidance : float or mapping of str to float
             Weight of the prompt, classifier-free guidance: 1 samples what was learned, more exaggerates it, 0 ignores
-            the prompt.
+            the prompt. As ``{"region": 2, "tracer": 4}`` its words have weights of their own, see `velocity`.
+        guidance_start : float
+            From 0 to 1: the part of the steps before weights above 1 count. What is decided first is the body's
+            outline, of which strong guidance makes a caricature (Kynkäänniemi et al. 2024, arXiv 2404.07724).
         rescale : float
             From 0 to 1: how far a prediction that `guidance` exaggerated is shrunk back to the deviation of the one
             with the prompt, sample by sample, φ of Lin et al. 2023 (arXiv 2305.08891, eqs. 15 and 16). Without it,
@@ -157,8 +169,8 @@ class SinogramGenerationPipeline(PretrainedPipeline, DiffusionPipeline):
         """
         guides, asked = as_guides(guides), asked_of_generator(prompt, count, seed, batch, reconstruct, geometry,
                                                               self.geometry)
-        guidance, eta = _in_range("guidance", guidance, 100), _in_range("eta", eta, 1)
-        rescale = _in_range("rescale", rescale, 1)
+        weights, eta, rescale = prompt_weights(guidance), in_range("eta", eta, 1), in_range("rescale", rescale, 1)
+        guided_below = self.scheduler.config.num_train_timesteps * (1 - in_range("guidance_start", guidance_start, 1))
         gate_strength = as_positive_float("gate_strength", gate_strength, allow_zero=True)
         if eta and sampler == "ddpm":
             raise InputError(f'eta belongs to sampler "ddim", but was {eta:g} with "ddpm", which has no such choice; '
@@ -176,7 +188,8 @@ class SinogramGenerationPipeline(PretrainedPipeline, DiffusionPipeline):
                 draws = [torch.Generator(device=self.device).manual_seed(s) for s in seeds[part]]
                 z = randn_tensor((len(tokens), *self.autoencoder.latent_shape), generator=draws, device=self.device,
                                  dtype=torch.float32)
-            velocity = self.velocity(z, t, tokens, guidance=guidance, rescale=rescale, **gate)
+            at_once = weights if t < guided_below else tuple(min(w, 1.0) for w in weights)
+            velocity = self._velocity(z, t, tokens, at_once, rescale, **gate)
             if guides:
                 velocity = self._guided(scheduler, guides, velocity, t, z)
             z = scheduler.step(velocity, t, z, generator=draws, **options).prev_sample
@@ -193,20 +206,34 @@ class SinogramGenerationPipeline(PretrainedPipeline, DiffusionPipeline):
         attention = project_roi(as_region(roi, self.geometry), self.geometry)
         return {"attention": torch.from_numpy(attention)[None, None].to(self.device), "gate_strength": strength}
 
-    def velocity(self, z: torch.Tensor, t: torch.Tensor, tokens: torch.Tensor, *, guidance: float = 1.0,
-                 rescale: float = 0.0, **gate) -> torch.Tensor:
-        """Return what the denoiser predicts of noisy latents for tokens of prompts, steered as in a call; float32."""
-        def predicted(z, tokens):
-            return self.denoiser(z.to(self.denoiser.dtype), t, tokens, **gate).float()
+    def velocity(self, z: torch.Tensor, t: torch.Tensor, tokens: torch.Tensor, *,
+                 guidance: float | Mapping[str, float] = 1.0, rescale: float = 0.0, **gate) -> torch.Tensor:
+        r"""Return what the denoiser predicts of noisy latents for tokens of prompts, steered as in a call; float32.
 
-        if guidance == 1:
-            return predicted(z, tokens)
-        null = torch.full_like(tokens, NULL)
-        if guidance == 0:
-            return predicted(z, null)
-        without, with_prompt = predicted(torch.cat([z, z]), torch.cat([null, tokens])).chunk(2)
-        pushed = without + guidance * (with_prompt - without)
-        shrink = with_prompt.std(dim=(1, 2, 3), keepdim=True) / pushed.std(dim=(1, 2, 3), keepdim=True)
+        With the weights w of region and tracer, the prediction v of the whole prompt, that of it without its tracer and
+        that of nothing said are composed (Liu et al. 2022, arXiv 2206.01714):
+
+        .. math:: v = v_\varnothing + w_\text{region} (v_\text{region} - v_\varnothing)
+                  + w_\text{tracer} (v_\text{region, tracer} - v_\text{region}), \tag{P1}
+
+        which for one weight is classifier-free guidance.
+        """
+        return self._velocity(z, t, tokens, prompt_weights(guidance), rescale, **gate)
+
+    def _velocity(self, z, t, tokens, weights: tuple[float, float], rescale: float, **gate):
+        region, tracer = weights
+        without = tokens.clone()
+        without[:, list(VOCABULARY).index("tracer")] = NULL
+        strong = max(weights) > 1 and rescale > 0
+        parts = [(factor, words) for factor, words in ((1 - region, torch.full_like(tokens, NULL)),
+                                                       (region - tracer, without), (tracer, tokens))
+                 if factor or (strong and words is tokens)]
+        many = torch.cat([z] * len(parts)).to(self.denoiser.dtype)
+        found = self.denoiser(many, t, torch.cat([words for _, words in parts]), **gate).float().chunk(len(parts))
+        pushed = sum(factor * velocity for (factor, _), velocity in zip(parts, found, strict=True))
+        if not strong:
+            return pushed
+        shrink = found[-1].std(dim=(1, 2, 3), keepdim=True) / pushed.std(dim=(1, 2, 3), keepdim=True)
         return pushed * (1 + rescale * (shrink - 1))
 
     def _guided(self, scheduler, guides, velocity, t, z):
@@ -272,9 +299,3 @@ def reconstruct_uncorrected(sinograms: np.ndarray, geometry: ParallelGeometry, m
     return images, (f"images: OSEM, 2 iterations of {subsets} subsets, Gaussian filter of {post_filter_mm:g} mm, no "
                     "corrections")
 
-
-def _in_range(name: str, value, high: float) -> float:
-    number = as_positive_float(name, value, allow_zero=True)
-    if number > high:
-        raise InputError(f"{name} must be a number from 0 to {high:g}, but was {number:g}.")
-    return number

@@ -11,6 +11,8 @@ from allpet_physics.simulation.tracer_names import TRACERS, parse_tracer
 #: Token 0 of each kind means "not said": classifier-free guidance subtracts it.
 NULL = 0
 TASKS = ("generation", "low-dose", "attenuation-correction", "delayed-frame", "tracer-separation", "tracer-conversion")
+#: How much a generator is guided by the words of a prompt, and from which part of its steps on, unless told otherwise.
+GUIDANCE, GUIDANCE_START = {"region": 2.0, "tracer": 4.0}, 0.3
 #: Words of each kind in the order of their tokens; weights of a network depend on it, so it only grows at the end.
 VOCABULARY = {
     "tracer": ("18F-FDG", "18F-DOPA", "68Ga-PSMA"),

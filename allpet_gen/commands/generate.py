@@ -5,6 +5,7 @@ import re
 
 import click
 
+from allpet_gen.prompts import GUIDANCE, GUIDANCE_START
 from allpet_physics import _command_line as line
 from allpet_physics.commands._options import arc_radians
 
@@ -13,7 +14,26 @@ _PICTURE, _RECORD = "generated.png", "generated.json"
 #: Sinograms of each prompt on the contact sheet.
 _SHOWN = 16
 #: Steps of the latent diffusion model's sampler, and what else it can be told.
-_STEPS, _STEERING = 50, ("guidance", "rescale", "sampler", "eta")
+_STEPS, _STEERING = 50, ("guidance", "guidance_start", "rescale", "sampler", "eta")
+
+
+class _Guidance(click.ParamType):
+    """A weight of the whole prompt, or weights of its words: ``region=2,tracer=4``."""
+
+    name = "guidance"
+
+    def convert(self, value, param, ctx):
+        """Return a number or a mapping."""
+        if not isinstance(value, str):
+            return value
+        try:
+            if "=" not in value:
+                return float(value)
+            pairs = [part.split("=") for part in value.split(",")]
+            return {word.strip(): float(weight) for word, weight in pairs}
+        except ValueError:
+            self.fail(f"must be a number, or weights of words such as region=2,tracer=4, but was {value!r}.", param,
+                      ctx)
 
 
 @line.command("generate", short_help="Count sinograms for a prompt, from a trained generator.", example="""
@@ -29,9 +49,12 @@ allpet generate "abdomen" --model trained/ --steps 100 --sampler ddpm --format i
 @click.option("--model", type=line.FilePath(), default="small", show_default=True, metavar="NAME|DIR",
               help="A model that comes with the package, or a folder that allpet train wrote; a baseline's too.")
 @click.option("--steps", type=click.IntRange(1), metavar="N",
-              help="Of the sampler, up to those of the training [default: 50; of a score-based model 200].")
-@click.option("--guidance", type=float, default=1.5, show_default=True, metavar="W",
-              help="Weight of the prompt: 1 as learned, more exaggerates, 0 ignores it.")
+              help="Of the sampler, up to those of the training [default: 50; of a score-based model 40].")
+@click.option("--guidance", type=_Guidance(), default=GUIDANCE, metavar="W",
+              help="Weight of the prompt, or of its words: 1 as learned, more exaggerates, 0 ignores it [default: "
+              f"{','.join(f'{word}={weight:g}' for word, weight in GUIDANCE.items())}].")
+@click.option("--guidance-start", type=click.FloatRange(0, 1), default=GUIDANCE_START, show_default=True, metavar="F",
+              help="Part of the steps before more than 1 counts.")
 @click.option("--rescale", type=click.FloatRange(0, 1), default=0.7, show_default=True, metavar="F",
               help="How much of the contrast that guidance adds is taken back.")
 @click.option("--sampler", type=click.Choice(["ddim", "ddpm"]), default="ddim", show_default=True)

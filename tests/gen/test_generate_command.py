@@ -71,6 +71,22 @@ def test_rescaling_reaches_the_pipeline(model, tmp_path):
     assert (less != more).mean() > 0.5
 
 
+def test_weights_of_words_reach_the_pipeline(model, tmp_path):
+    result = generate("brain with FDG", "--guidance", "region=2, tracer=6", "--guidance-start", 0, "--expected",
+                      "--model", model, "--out", tmp_path / "words", *QUICK)
+    assert result.exit_code == 0, result.output
+    pipe = SinogramGenerationPipeline.from_pretrained(model)
+    words = pipe("brain with FDG", steps=2, guidance={"region": 2, "tracer": 6}, guidance_start=0, noise=False)
+    np.testing.assert_array_equal(read_sinogram(tmp_path / "words" / "brain_18F-FDG.npz").data, words.sinograms)
+    assert json.loads((tmp_path / "words" / "generated.json").read_text())["settings"]["guidance"] == {
+        "region": 2, "tracer": 6}
+    for wrong, words in (("much", "must be a number, or weights of words"), ("tracer=a", "must be a number"),
+                         ("dose=2", "guidance must give weights to region and tracer, but named dose")):
+        result = generate("brain", "--guidance", wrong, "--model", model, "--out", tmp_path / "wrong", *QUICK)
+        assert result.exit_code == 2
+        assert words in result.output
+
+
 def test_the_record_says_how_and_what(made, model):
     out, _ = made
     text = (out / "generated.json").read_text(encoding="utf-8")

@@ -94,13 +94,13 @@ def test_counts_are_poisson_around_the_expectation(pipe):
 
 def test_the_weight_of_the_prompt(pipe):
     """1 is the conditional model, 0 the unconditional one, and in between and beyond it is linear in one step."""
-    def first(prompt, weight, rescale=0.0):
+    def first(prompt, weight, rescale=0.0, start=0.0):
         """The latent after one step from the same noise, before the decoder."""
         kept = []
         counts = pipe.autoencoder.counts
         pipe.autoencoder.counts = lambda z: (kept.append(z), counts(z))[1]
         try:
-            pipe(prompt, steps=1, guidance=weight, rescale=rescale, reconstruct=None)
+            pipe(prompt, steps=1, guidance=weight, guidance_start=start, rescale=rescale, reconstruct=None)
         finally:
             del pipe.autoencoder.counts
         return kept[0]
@@ -113,6 +113,15 @@ def test_the_weight_of_the_prompt(pipe):
     shrunk, half = (first("chest with DOPA", 3.0, rescale) for rescale in (1.0, 0.5))
     torch.testing.assert_close(shrunk, strong * with_prompt.std() / strong.std(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(half, (strong + shrunk) / 2, rtol=1e-4, atol=1e-5)
+    # Words have weights of their own (P1); one that is left out has 1, and before the start none has more.
+    without_tracer = first("chest", 1)
+    words = first("chest with DOPA", {"region": 2, "tracer": 4})
+    torch.testing.assert_close(words, -without + (2 - 4) * without_tracer + 4 * with_prompt, rtol=1e-4, atol=1e-4)
+    tracer = first("chest with DOPA", {"tracer": 4})
+    torch.testing.assert_close(tracer, without_tracer + 4 * (with_prompt - without_tracer), rtol=1e-4, atol=1e-4)
+    assert torch.equal(first("chest with DOPA", {"region": 1, "tracer": 0}), without_tracer)
+    assert torch.equal(first("chest with DOPA", {"region": 2, "tracer": 4}, start=0.3), with_prompt)
+    torch.testing.assert_close(first("chest with DOPA", {"region": 2, "tracer": 0}, start=0.3), without_tracer)
     # What conditional means, straight from the denoiser.
     z = torch.randn((1, *pipe.autoencoder.latent_shape), generator=torch.Generator().manual_seed(0))
     tokens = torch.tensor([Prompt.parse("chest with DOPA").tokens()])
@@ -232,6 +241,9 @@ def test_guides_move_the_latent_they_are_shown(pipe):
     ({"eta": 0.5, "sampler": "ddpm"}, "eta belongs to sampler"),
     ({"guidance": -1}, "guidance must be a finite number of at least zero"),
     ({"guidance": 101}, "guidance must be a number from 0 to 100"),
+    ({"guidance": {"tracer": 101}}, "guidance of the tracer must be a number from 0 to 100"),
+    ({"guidance": {"dose": 2}}, "guidance must give weights to region and tracer, but named dose"),
+    ({"guidance_start": 1.5}, "guidance_start must be a number from 0 to 1, but was 1.5"),
     ({"sampler": "heun"}, "sampler must be one of ddim, ddpm"),
     ({"reconstruct": "mlem"}, "reconstruct must be"),
     ({"geometry": (32, 32)}, "geometry must be a ParallelGeometry"),
