@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from allpet_gen.prompts import GUIDANCE, Prompt
+from allpet_gen.prompts import GUIDED_WORDS, Prompt
 from allpet_physics._arrays import as_positive_float, as_positive_int
 from allpet_physics.attention import ThresholdedROI
 from allpet_physics.body_outline import as_mask
@@ -123,10 +123,10 @@ def prompt_weights(guidance) -> tuple[float, float]:
     """
     if not isinstance(guidance, Mapping):
         return (in_range("guidance", guidance, _MOST_GUIDANCE),) * 2
-    strange = sorted(set(map(str, guidance)) - set(GUIDANCE))
+    strange = sorted(set(map(str, guidance)) - set(GUIDED_WORDS))
     if strange:
-        raise InputError(f"guidance must give weights to {' and '.join(GUIDANCE)}, but named {', '.join(strange)}.")
-    return tuple(in_range(f"guidance of the {word}", guidance.get(word, 1.0), _MOST_GUIDANCE) for word in GUIDANCE)
+        raise InputError(f"guidance must give weights to {' and '.join(GUIDED_WORDS)}, but named {', '.join(strange)}.")
+    return tuple(in_range(f"guidance of the {word}", guidance.get(word, 1.0), _MOST_GUIDANCE) for word in GUIDED_WORDS)
 
 
 def in_range(name: str, value, high: float) -> float:

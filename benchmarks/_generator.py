@@ -20,9 +20,8 @@ class Setup:
         self.arguments = arguments
         self.pipe = SinogramGenerationPipeline.from_pretrained(arguments.model)
         defaults = inspect.signature(self.pipe.__call__).parameters
-        self.guidance, self.rescale = (
-            defaults[name].default if getattr(arguments, name) is None else getattr(arguments, name)
-            for name in ("guidance", "rescale"))
+        self.steering = {name: defaults[name].default if getattr(arguments, name) is None else getattr(arguments, name)
+                         for name in ("guidance", "guidance_start", "rescale")}
         self.cohort = read_cohort(arguments.store)
         self.test = held_out(self.cohort, arguments.split)
         self._made, self._images, self._classifier = {}, {}, None
@@ -35,7 +34,7 @@ class Setup:
         """Return drawn sinograms, as many of each class as will make the number asked for."""
         key = json.dumps(sorted((k, str(v)) for k, v in options.items()))
         if key not in self._made:
-            chosen = {"steps": self.arguments.steps, "guidance": self.guidance, "rescale": self.rescale} | options
+            chosen = {"steps": self.arguments.steps, **self.steering} | options
             drawn = draw_like(self.pipe, self.test, self.arguments.count, seed=self.arguments.seed, **chosen)
             self._made[key] = drawn.counts, drawn.labels
         return self._made[key]
@@ -50,8 +49,8 @@ class Setup:
             target = residuals(train.counts[train.labels == k], test.geometry).mean(0)
             guide = RangeGuidance(test.geometry, 1.0, target=tuple(target))
             made.append(self.pipe(prompt, count=per_class, seed=self.arguments.seed * 10**6 + k * per_class, batch=50,
-                                  steps=self.arguments.steps, guidance=self.guidance, rescale=self.rescale,
-                                  reconstruct=None, guides=(guide,)).sinograms)
+                                  steps=self.arguments.steps, reconstruct=None, guides=(guide,),
+                                  **self.steering).sinograms)
         return np.concatenate(made), np.repeat(np.arange(len(test.classes)), per_class)
 
     def classifier(self):

@@ -105,7 +105,7 @@ def variant(name, settings, cohort, folder, reference, arguments) -> dict:
     test = read_class_set(cohort, rows, "test")
     with torch.no_grad():
         made = pipe(list(test.classes), count=arguments.count // len(test.classes), seed=10**6, batch=99,
-                    reconstruct=None).sinograms
+                    guidance=1.5, guidance_start=0, reconstruct=None).sinograms
     for domain in ("sinogram", "image"):
         real, drawn, scale = test.counts, made, autoencoder.scaling.scale
         if domain == "image":

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from _generator import Setup, expectations, psnr
 
 from allpet_gen.evaluation.generated_table import class_words, residuals
+from allpet_gen.prompts import parse_guidance
 
 #: Sections in the order in which they are made; each needs those before it only for what it says.
 SECTIONS = ("autoencoder", "distances", "prompts", "stronger", "consistency", "copies", "seconds", "memory")
@@ -32,9 +33,11 @@ def main(argv=None) -> dict:
     parser.add_argument("store", type=Path, help="the cohort that it was trained on, with its test patients")
     parser.add_argument("--count", type=int, default=500, help="sinograms to draw (default %(default)s)")
     parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--guidance", type=float, default=None, help="default: that of the pipeline")
-    parser.add_argument("--rescale", type=float, default=None, help="default: that of the pipeline")
-    parser.add_argument("--stronger", type=float, default=5.0, help="another guidance, for what obedience costs")
+    parser.add_argument("--guidance", type=parse_guidance, help="default: that of the pipeline")
+    parser.add_argument("--guidance-start", type=float, help="default: that of the pipeline")
+    parser.add_argument("--rescale", type=float, help="default: that of the pipeline")
+    parser.add_argument("--stronger", type=parse_guidance, default={"region": 2.0, "tracer": 6.0},
+                        help="another guidance, for what obedience costs")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--split", choices=("test", "validation"), default="test")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
@@ -45,7 +48,7 @@ def main(argv=None) -> dict:
     setup = Setup(arguments)
     record |= {"model": arguments.model, "date": str(date.today()), "machine": machine(), "split": arguments.split,
                "seed": arguments.seed, "steps": arguments.steps, "n_test": len(setup.test),
-               "n_generated": arguments.count, "guidance": setup.guidance, "rescale": setup.rescale}
+               "n_generated": arguments.count, **setup.steering}
     for section in arguments.only:
         began = time.perf_counter()
         record[section] = globals()[section](setup)
@@ -173,7 +176,7 @@ def seconds(setup) -> dict:
 
     out = {"threads": torch.get_num_threads(), "device": str(setup.pipe.device)}
     for steps in (10, 50, 250):
-        options = {"count": 8, "steps": steps, "reconstruct": None, "batch": 8, "guidance": setup.guidance}
+        options = {"count": 8, "steps": steps, "reconstruct": None, "batch": 8, **setup.steering}
         began = time.perf_counter()
         setup.pipe(setup.test.classes[0], **options)
         out[f"{steps} steps"] = (time.perf_counter() - began) / 8

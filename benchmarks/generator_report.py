@@ -11,6 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from allpet_gen.certificate import printed
+from allpet_gen.prompts import guidance_words
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,7 +29,7 @@ def main(argv=None) -> None:
 
 def page(record: dict, ablations: dict | None) -> str:
     """Return the page as Markdown."""
-    parts = [HEAD.format(**record)]
+    parts = [HEAD.format(**record | {"guidance": guidance_words(record["guidance"])})]
     parts += [section(record[name]) for name, section in SECTIONS.items() if name in record]
     if ablations:
         parts.append(ablation_table(ablations))
@@ -38,8 +39,9 @@ def page(record: dict, ablations: dict | None) -> str:
 HEAD = """# The generator, measured
 
 Model `{model}`, {date}, on {machine}; {n_test} sinograms of {split} patients, of whom the model has seen none;
-{n_generated} drawn sinograms, seed {seed}, {steps} DDIM steps, guidance {guidance:g} with rescaling {rescale:g}, which
-were chosen on validation patients: with less the prompt is obeyed less, with more there are counts that no scan has.
+{n_generated} drawn sinograms, seed {seed}, {steps} DDIM steps, guidance {guidance} after {guidance_start:.0%} of
+the steps with rescaling {rescale:g}, which were chosen on validation patients: with less the prompt is obeyed less,
+with more there are counts that no scan has, and from the first step on it makes caricatures of the body's outline.
 Every figure stands beside its floor or control. Repeat it with
 `python benchmarks/generator_quality.py small cohort.zarr --json docs/generator_small.json`, after
 `allpet simulate --patients 720 --seed 2026 --size 128 --out cohort.zarr`, and this page with
@@ -111,8 +113,8 @@ def stronger(found: dict) -> str:
     """Return the section on a stronger guidance."""
     named = found["prompts"]
     lines = ["## A stronger guidance", "",
-             f"With guidance {found['guidance']:g}, chosen on validation patients, the classifier names the tracer of "
-             f"{100 * named['tracer']:.1f} %, the region of {100 * named['region']:.1f} % and both of "
+             f"With guidance {guidance_words(found['guidance'])}, chosen on validation patients, the classifier names "
+             f"the tracer of {100 * named['tracer']:.1f} %, the region of {100 * named['region']:.1f} % and both of "
              f"{100 * named['both']:.1f} %. What it costs: drawn sinograms move to where a class is most itself, so "
              "they are further from real ones, and fewer of the real ones have a drawn one nearby.", "",
              "| domain, features | Fréchet | real against real | ratio | precision | recall | coverage |",

@@ -5,9 +5,10 @@ import re
 
 import click
 
-from allpet_gen.prompts import GUIDANCE, GUIDANCE_START
+from allpet_gen.prompts import GUIDANCE, GUIDANCE_START, parse_guidance
 from allpet_physics import _command_line as line
 from allpet_physics.commands._options import arc_radians
+from allpet_physics.errors import InputError
 
 _FORMATS = {"npz": (".npz",), "interfile": (".hs", ".s"), "nifti": (".nii.gz",)}
 _PICTURE, _RECORD = "generated.png", "generated.json"
@@ -18,22 +19,14 @@ _STEPS, _STEERING = 50, ("guidance", "guidance_start", "rescale", "sampler", "et
 
 
 class _Guidance(click.ParamType):
-    """A weight of the whole prompt, or weights of its words: ``region=2,tracer=4``."""
-
     name = "guidance"
 
     def convert(self, value, param, ctx):
         """Return a number or a mapping."""
-        if not isinstance(value, str):
-            return value
         try:
-            if "=" not in value:
-                return float(value)
-            pairs = [part.split("=") for part in value.split(",")]
-            return {word.strip(): float(weight) for word, weight in pairs}
-        except ValueError:
-            self.fail(f"must be a number, or weights of words such as region=2,tracer=4, but was {value!r}.", param,
-                      ctx)
+            return parse_guidance(value) if isinstance(value, str) else value
+        except InputError as error:
+            self.fail(str(error), param, ctx)
 
 
 @line.command("generate", short_help="Count sinograms for a prompt, from a trained generator.", example="""
@@ -50,9 +43,9 @@ allpet generate "abdomen" --model trained/ --steps 100 --sampler ddpm --format i
               help="A model that comes with the package, or a folder that allpet train wrote; a baseline's too.")
 @click.option("--steps", type=click.IntRange(1), metavar="N",
               help="Of the sampler, up to those of the training [default: 50; of a score-based model 40].")
-@click.option("--guidance", type=_Guidance(), default=GUIDANCE, metavar="W",
-              help="Weight of the prompt, or of its words: 1 as learned, more exaggerates, 0 ignores it [default: "
-              f"{','.join(f'{word}={weight:g}' for word, weight in GUIDANCE.items())}].")
+@click.option("--guidance", type=_Guidance(), default=GUIDANCE, show_default=True, metavar="W",
+              help="Weight of the prompt, or of its words as in region=2,tracer=6: 1 as learned, more exaggerates, 0 "
+              "ignores it.")
 @click.option("--guidance-start", type=click.FloatRange(0, 1), default=GUIDANCE_START, show_default=True, metavar="F",
               help="Part of the steps before more than 1 counts.")
 @click.option("--rescale", type=click.FloatRange(0, 1), default=0.7, show_default=True, metavar="F",
@@ -96,7 +89,6 @@ def command(ctx, prompts, out, count, seed, model, kind, expected, reconstruct, 
     from allpet_gen._torch import require_torch
     from allpet_physics._files import refuse_existing, refuse_unwritable, staged
     from allpet_physics._memory import refuse_too_large
-    from allpet_physics.errors import InputError
 
     require_torch()
     from allpet_gen._drawing_checks import as_prompts
@@ -159,8 +151,6 @@ def _settings(ctx, limit, options) -> dict:
     if limit.baseline is None:
         steps = _STEPS if options["steps"] is None else options["steps"]
         if steps > limit.most_steps:
-            from allpet_physics.errors import InputError
-
             raise InputError(f"steps must be an integer from 1 to {limit.most_steps}, but was {steps}.")
         return {"steps": steps, **{name: options[name] for name in _STEERING}}
     given = [name for name in ("steps", *_STEERING, "range_guidance")
@@ -189,8 +179,6 @@ def _draw(pipe, wanted, count, seed, guides, progress, **settings):
 def _moments(card, prompt) -> dict:
     """Return what a model's card says of the moments of held-out sinograms of a prompt."""
     from allpet_gen.model_card import measured_like
-    from allpet_physics.errors import InputError
-
     measured = measured_like(card, prompt)
     if measured is None:
         raise InputError(f"--range-guidance needs the moments of held-out sinograms of {prompt}, which this model's "

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from allpet_gen.evaluation._checks import as_batch, same_shape
-from allpet_gen.evaluation.shape_images import augmented_images, shape_images, summed_counts
+from allpet_gen.evaluation.shape_images import augmented_images, shape_images, summed_counts, turned_images
 from allpet_physics._arrays import as_positive_float, as_positive_int
 from allpet_physics.errors import InputError
 
@@ -196,13 +196,17 @@ def _fit(data, targets, classes, rng, *, epochs, patience, learning_rate, width,
 def predict(classifier: SinogramClassifier, counts) -> Prediction:
     """Return tracer and region of count sinograms (n, angles, bins), counts or expected counts.
 
+    Probabilities are means over five turns within those of training.
+
     Raises
     ------
     InputError
         A batch as `train_classifier` refuses it.
     """
-    x = torch.from_numpy(shape_images(summed_counts(as_batch("counts", counts, minimum=32)), classifier.arc))
-    tracer, region = (s.double().softmax(1).numpy() for s in _scores(classifier, x))
+    turned = turned_images(summed_counts(as_batch("counts", counts, minimum=32)), classifier.arc)
+    scores = [_scores(classifier, torch.from_numpy(x)) for x in turned]
+    tracer, region = (np.mean([s.double().softmax(1).numpy() for s in head], axis=0)
+                      for head in zip(*scores, strict=True))
     return Prediction(np.array(classifier.tracers)[tracer.argmax(1)], np.array(classifier.regions)[region.argmax(1)],
                       tracer, region)
 

@@ -11,6 +11,8 @@ share of the counts is kept (exact thinning), so that noise tells nothing; and t
 (exact rotation).
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from allpet_gen.symmetry import rotate_sinogram
@@ -20,7 +22,7 @@ from allpet_physics.geometry import ParallelGeometry
 
 _LARGEST_SIDE = 64
 #: A share of counts from this to 1 is kept in training, uniform in its logarithm.
-_LEAST_SHARE = 0.1
+_LEAST_SHARE = 0.5
 #: Largest turn in training, in radians.
 _LARGEST_TURN = np.deg2rad(15)
 
@@ -47,7 +49,18 @@ def augmented_images(counts: np.ndarray, arc: float, rng: np.random.Generator) -
     """Return the images (L1) of summed counts after thinning and turning each at random."""
     share = np.exp(rng.uniform(np.log(_LEAST_SHARE), 0, len(counts)))[:, None, None]
     kept = thin(counts, share, rng)
-    largest = round(_LARGEST_TURN / arc * counts.shape[1])
+    largest = _largest_turn(counts, arc)
     turned = [rotate_sinogram(item, int(k), arc) for item, k in
               zip(kept, rng.integers(-largest, largest + 1, len(kept)), strict=True)]
     return shape_images(np.stack(turned), arc)
+
+
+def turned_images(counts: np.ndarray, arc: float) -> Iterator[np.ndarray]:
+    """Yield the images (L1) of summed counts as they are and turned, all alike, by angles that training knows."""
+    for share in (-1, -0.5, 0, 0.5, 1):
+        k = round(share * _largest_turn(counts, arc))
+        yield shape_images(np.stack([rotate_sinogram(item, k, arc) for item in counts]), arc)
+
+
+def _largest_turn(counts: np.ndarray, arc: float) -> int:
+    return round(_LARGEST_TURN / arc * counts.shape[1])

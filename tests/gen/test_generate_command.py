@@ -80,7 +80,7 @@ def test_weights_of_words_reach_the_pipeline(model, tmp_path):
     np.testing.assert_array_equal(read_sinogram(tmp_path / "words" / "brain_18F-FDG.npz").data, words.sinograms)
     assert json.loads((tmp_path / "words" / "generated.json").read_text())["settings"]["guidance"] == {
         "region": 2, "tracer": 6}
-    for wrong, words in (("much", "must be a number, or weights of words"), ("tracer=a", "must be a number"),
+    for wrong, words in (("much", "guidance must be a number, or weights of words"), ("tracer=a", "must be a number"),
                          ("dose=2", "guidance must give weights to region and tracer, but named dose")):
         result = generate("brain", "--guidance", wrong, "--model", model, "--out", tmp_path / "wrong", *QUICK)
         assert result.exit_code == 2
