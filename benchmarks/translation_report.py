@@ -66,7 +66,7 @@ def page(record: dict, effects: dict | None = None, variants: dict | None = None
     if variants:
         parts.append(variants_section(variants))
     if effects:
-        parts += [EFFECTS.format(**effects), *filter(None, [effects.get("about")])]
+        parts.append(EFFECTS.format(**effects))
         parts += [SECTIONS[name](effects[name]) for name in SECTIONS if name in effects]
     return "\n\n".join(parts) + "\n"
 
@@ -91,9 +91,10 @@ allpet train --task all --method unet --config small --store cohort.zarr --out r
 allpet train --task all --method cyclegan --config small --store cohort.zarr --out run
 python benchmarks/translation_quality.py cohort.zarr --bridge small --unet run/unet --cyclegan run/cyclegan \\
     --model "as long as unet" run/bridge --steps 5 --json docs/translation.json
-python benchmarks/translation_quality.py cohort.zarr --bridge small --unet run/unet --steps 5 --samples 4 \\
-    --anatomy DATA --json docs/translation.json
-python benchmarks/translation_effects.py cohort.zarr --bridge small --json docs/translation_effects.json
+python benchmarks/translation_quality.py cohort.zarr --bridge small --unet run/unet --cyclegan run/cyclegan \\
+    --steps 5 --samples 4 --anatomy DATA --json docs/translation.json
+python benchmarks/translation_effects.py cohort.zarr --bridge small --steps 5 --patients 60 \\
+    --json docs/translation_effects.json
 python benchmarks/translation_figures.py cohort.zarr --bridge small --steps 5
 python benchmarks/translation_report.py docs/translation.json docs/translation_effects.json \\
     docs/translation_variants.json
