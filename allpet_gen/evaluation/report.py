@@ -24,6 +24,7 @@ from allpet_gen.evaluation.translation_table import (
     translate,
 )
 from allpet_gen.known_patients import known_patients, refuse_known_patients, training_card
+from allpet_gen.prompts import GUIDANCE, GUIDANCE_START
 from allpet_physics.counts import thin
 from allpet_physics.errors import GeometryError, InputError
 
@@ -207,6 +208,7 @@ def _generators(models, cohort, tier, seed, tables, shown, keep, progress, stage
     truth, drawn, known, tables["left out"] = generated.real(data), {}, {}, {}
     asked = {name: (model, {}) for name, model in models.items()}
     if "generator" in models:  # its guidance was chosen on validation patients; the others have none
+        asked["generator"][1].update(guidance=GUIDANCE, guidance_start=GUIDANCE_START)
         asked["generator, guidance 1"] = models["generator"], {"guidance": 1.0}
     for name, (model, options) in asked.items():
         options |= _steps(model.pipe, tier)
