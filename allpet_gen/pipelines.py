@@ -128,7 +128,7 @@ class SinogramGenerationPipeline(PretrainedPipeline, DiffusionPipeline):
             Of the sampler, 1 to 1000.
         guidance : float or mapping of str to float
             Weight of the prompt, classifier-free guidance: 1 samples what was learned, more exaggerates it, 0 ignores
-            the prompt. As ``{"region": 2, "tracer": 6}`` its words have weights of their own, see `velocity`.
+            the prompt. As ``{"region": 3, "tracer": 7}`` its words have weights of their own, see `velocity`.
         guidance_start : float
             From 0 to 1: the part of the steps before weights above 1 count. What is decided first is the body's
             outline, of which strong guidance makes a caricature (Kynkäänniemi et al. 2024, arXiv 2404.07724).

@@ -150,7 +150,7 @@ def _known(kind: str, value, aliases: dict) -> str:
 
 
 def parse_guidance(text: str) -> float | dict[str, float]:
-    """Return a weight of the whole prompt, such as "2", or weights of its words, such as "region=2,tracer=4".
+    """Return a weight of the whole prompt, such as "2", or weights of its words, such as "region=3,tracer=7".
 
     Raises
     ------
@@ -162,7 +162,7 @@ def parse_guidance(text: str) -> float | dict[str, float]:
             return float(text)
         return {word.strip(): float(weight) for word, weight in (part.split("=") for part in text.split(","))}
     except ValueError:
-        raise InputError("guidance must be a number, or weights of words such as region=2,tracer=4, but was "
+        raise InputError("guidance must be a number, or weights of words such as region=3,tracer=7, but was "
                          f"{text!r}.") from None
 
 

@@ -36,7 +36,7 @@ def main(argv=None) -> dict:
     parser.add_argument("--guidance", type=parse_guidance, help="default: that of the pipeline")
     parser.add_argument("--guidance-start", type=float, help="default: that of the pipeline")
     parser.add_argument("--rescale", type=float, help="default: that of the pipeline")
-    parser.add_argument("--stronger", type=parse_guidance, default={"region": 2.0, "tracer": 6.0},
+    parser.add_argument("--stronger", type=parse_guidance, default={"region": 3.0, "tracer": 7.0},
                         help="another guidance, for what obedience costs")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--split", choices=("test", "validation"), default="test")

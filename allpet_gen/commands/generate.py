@@ -44,7 +44,7 @@ allpet generate "abdomen" --model trained/ --steps 100 --sampler ddpm --format i
 @click.option("--steps", type=click.IntRange(1), metavar="N",
               help="Of the sampler, up to those of the training [default: 50; of a score-based model 40].")
 @click.option("--guidance", type=_Guidance(), default=GUIDANCE, show_default=True, metavar="W",
-              help="Weight of the prompt, or of its words as in region=2,tracer=6: 1 as learned, more exaggerates, 0 "
+              help="Weight of the prompt, or of its words as in region=3,tracer=7: 1 as learned, more exaggerates, 0 "
               "ignores it.")
 @click.option("--guidance-start", type=click.FloatRange(0, 1), default=GUIDANCE_START, show_default=True, metavar="F",
               help="Part of the steps before more than 1 counts.")

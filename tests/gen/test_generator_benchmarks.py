@@ -52,7 +52,7 @@ def test_an_untrained_generator_is_far_from_real_and_the_page_says_so(scripts, m
     assert record["autoencoder"]["psnr, osem"]["truth without noise"]["mean"] > record["autoencoder"][
         "psnr, osem"]["decoded"]["mean"]
     assert set(record["prompts"]["generated"]["by class"]) == set(record["prompts"]["real, held out"]["by class"])
-    assert record["stronger"]["guidance"] == {"region": 2, "tracer": 6}
+    assert record["stronger"]["guidance"] == {"region": 3, "tracer": 7}
     assert set(record["stronger"]["distances"]) == set(record["distances"])
     assert record["stronger"]["distances"] != record["distances"]
     assert np.isfinite(record["consistency"]["generated, range guidance"]["all"]).all()
