@@ -17,7 +17,7 @@ from allpet_physics.resampling import resample_sinogram
 MOST_LOST = 1e-3
 RECONSTRUCTIONS = ("osem", "fbp", None)
 #: The largest weight of a prompt.
-_MOST_GUIDANCE = 100
+MOST_GUIDANCE = 100
 #: Seeds lie below this.
 _SEEDS = 2**63
 
@@ -122,11 +122,12 @@ def prompt_weights(guidance) -> tuple[float, float]:
         Other words, numbers out of range.
     """
     if not isinstance(guidance, Mapping):
-        return (in_range("guidance", guidance, _MOST_GUIDANCE),) * 2
+        return (in_range("guidance", guidance, MOST_GUIDANCE),) * 2
     strange = sorted(set(map(str, guidance)) - set(GUIDED_WORDS))
-    if strange:
-        raise InputError(f"guidance must give weights to {' and '.join(GUIDED_WORDS)}, but named {', '.join(strange)}.")
-    return tuple(in_range(f"guidance of the {word}", guidance.get(word, 1.0), _MOST_GUIDANCE) for word in GUIDED_WORDS)
+    if strange or not guidance:
+        raise InputError(f"guidance must be a number, or weigh {', '.join(GUIDED_WORDS)} or both, but named "
+                         f"{', '.join(map(repr, strange)) or 'nothing'}.")
+    return tuple(in_range(f"guidance of the {word}", guidance.get(word, 1.0), MOST_GUIDANCE) for word in GUIDED_WORDS)
 
 
 def in_range(name: str, value, high: float) -> float:

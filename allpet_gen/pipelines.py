@@ -131,11 +131,12 @@ class SinogramGenerationPipeline(PretrainedPipeline, DiffusionPipeline):
             the prompt. As ``{"region": 3, "tracer": 7}`` its words have weights of their own, see `velocity`.
         guidance_start : float
             From 0 to 1: the part of the steps before weights above 1 count. What is decided first is the body's
-            outline, of which strong guidance makes a caricature (Kynkäänniemi et al. 2024, arXiv 2404.07724).
+            outline, of which strong guidance makes a caricature (Kynkäänniemi et al. 2024, arXiv 2404.07724). A single
+            step is the first one, so it is not guided unless this is 0.
         rescale : float
             From 0 to 1: how far a prediction that `guidance` exaggerated is shrunk back to the deviation of the one
-            with the prompt, sample by sample, φ of Lin et al. 2023 (arXiv 2305.08891, eqs. 15 and 16). Without it,
-            strong guidance makes counts that no scan has.
+            with the prompt (its words that have a weight), sample by sample, φ of Lin et al. 2023 (arXiv 2305.08891,
+            eqs. 15 and 16). Without it, strong guidance makes counts that no scan has.
         sampler : {"ddim", "ddpm"}
         eta : float
             Of DDIM, 0 (deterministic after the first noise) to 1 (as DDPM).
@@ -208,15 +209,36 @@ class SinogramGenerationPipeline(PretrainedPipeline, DiffusionPipeline):
 
     def velocity(self, z: torch.Tensor, t: torch.Tensor, tokens: torch.Tensor, *,
                  guidance: float | Mapping[str, float] = 1.0, rescale: float = 0.0, **gate) -> torch.Tensor:
-        r"""Return what the denoiser predicts of noisy latents for tokens of prompts, steered as in a call; float32.
+        r"""Return what the denoiser predicts of noisy latents for tokens of prompts, steered at this time; float32.
 
-        With the weights w of region and tracer, the prediction v of the whole prompt, that of it without its tracer and
-        that of nothing said are composed (Liu et al. 2022, arXiv 2206.01714):
+        With weights w of the tracer and of the other words, "region", the predictions v of the whole prompt, of it
+        without its tracer and of nothing said are composed as Brooks et al. 2023 compose image and text (arXiv
+        2211.09800, eq. 3):
 
         .. math:: v = v_\varnothing + w_\text{region} (v_\text{region} - v_\varnothing)
                   + w_\text{tracer} (v_\text{region, tracer} - v_\text{region}), \tag{P1}
 
         which for one weight is classifier-free guidance.
+
+        Parameters
+        ----------
+        z : tensor, shape (batch, channels, height, width)
+        t : tensor, shape () or (batch,)
+        tokens : tensor of int, shape (batch, 3)
+            Of `Prompt.tokens`.
+        guidance, rescale
+            Of a call.
+        **gate
+            Of `SinogramDenoiser.forward`: ``attention`` and ``gate_strength``.
+
+        Returns
+        -------
+        tensor of float32, shape (batch, channels, height, width)
+
+        Raises
+        ------
+        InputError
+            Weights of other words or out of range.
         """
         return self._velocity(z, t, tokens, prompt_weights(guidance), rescale, **gate)
 
@@ -224,10 +246,10 @@ class SinogramGenerationPipeline(PretrainedPipeline, DiffusionPipeline):
         region, tracer = weights
         without = tokens.clone()
         without[:, list(VOCABULARY).index("tracer")] = NULL
-        strong = max(weights) > 1 and rescale > 0
+        strong, heard = max(weights) > 1 and rescale > 0, tokens if tracer else without
         parts = [(factor, words) for factor, words in ((1 - region, torch.full_like(tokens, NULL)),
                                                        (region - tracer, without), (tracer, tokens))
-                 if factor or (strong and words is tokens)]
+                 if factor or (strong and words is heard)]
         many = torch.cat([z] * len(parts)).to(self.denoiser.dtype)
         found = self.denoiser(many, t, torch.cat([words for _, words in parts]), **gate).float().chunk(len(parts))
         pushed = sum(factor * velocity for (factor, _), velocity in zip(parts, found, strict=True))
@@ -298,4 +320,3 @@ def reconstruct_uncorrected(sinograms: np.ndarray, geometry: ParallelGeometry, m
         images = GaussianPSF(geometry, post_filter_mm)(images)
     return images, (f"images: OSEM, 2 iterations of {subsets} subsets, Gaussian filter of {post_filter_mm:g} mm, no "
                     "corrections")
-

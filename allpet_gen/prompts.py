@@ -160,7 +160,11 @@ def parse_guidance(text: str) -> float | dict[str, float]:
     try:
         if "=" not in text:
             return float(text)
-        return {word.strip(): float(weight) for word, weight in (part.split("=") for part in text.split(","))}
+        pairs = [part.split("=") for part in text.split(",")]
+        weights = {word.strip(): float(weight) for word, weight in pairs}
+        if len(weights) < len(pairs):
+            raise ValueError
+        return weights
     except ValueError:
         raise InputError("guidance must be a number, or weights of words such as region=3,tracer=7, but was "
                          f"{text!r}.") from None

@@ -21,6 +21,8 @@ from allpet_physics.geometry import ParallelGeometry
 TASK = "attenuation-correction"
 #: The patient of what nobody is.
 NOBODY = -1
+#: Alike at all steps and hardly exaggerated: pairs need the spread of what was learned more than plain classes.
+_GUIDED = {"guidance": 1.5, "guidance_start": 0.0}
 #: Sinograms of different prompts have seeds so far apart.
 _SEEDS = 10**6
 
@@ -69,7 +71,7 @@ def draw_synthetic_pairs(settings: Mapping, like: PairSet, progress: Callable = 
     for number, (r, t) in enumerate(progress(prompts)):
         tracer, region = like.tracers[t], str(regions[r])
         seed = settings["seed"] * len(prompts) * _SEEDS + number * _SEEDS
-        drawn = generator(str(Prompt(tracer, region)), count=n, seed=seed, reconstruct=None)
+        drawn = generator(str(Prompt(tracer, region)), count=n, seed=seed, reconstruct=None, **_GUIDED)
         target = teacher(drawn.sinograms, task=TASK, tracer=tracer, region=region, seed=seed)
         rows = slice(r * n, (r + 1) * n)
         attention = np.rint(255 * source_attention(drawn.sinograms, like.geometry))

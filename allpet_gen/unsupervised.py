@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
+from allpet_gen._drawing_checks import MOST_GUIDANCE, in_range
 from allpet_gen.autoencoder import SinogramAutoencoder
 from allpet_gen.guidance import PoissonGuidance
 from allpet_gen.pipelines import SinogramGenerationPipeline
@@ -95,7 +96,8 @@ def translate_unsupervised(pipe: SinogramGenerationPipeline, sinograms, *, task:
         Share of the schedule to start from: 1 is noise alone, less the source's latent under so much noise: brought to
         full dose for low-dose, half of the mixture for each tracer. By default as in `START`.
     guidance, rescale : float
-        Weight of the prompt, as for `SinogramGenerationPipeline`; 1 is what was learned.
+        Weight of the whole prompt at all steps, from 0 to 100; 1 is what was learned. As for
+        `SinogramGenerationPipeline`, more is shrunk back by `rescale`.
     eta : float
         Of DDIM: 0 (deterministic after the first noise) to 1 (as DDPM, which forgets errors of early steps).
     n_samples : int
@@ -138,7 +140,7 @@ def translate_unsupervised(pipe: SinogramGenerationPipeline, sinograms, *, task:
     weight = _strength(strength, inputs)
     share = _from_0_to_1("start", START[task] if start is None else start)
     rescale, eta = _from_0_to_1("rescale", rescale), _from_0_to_1("eta", eta)
-    guidance = as_positive_float("guidance", guidance, allow_zero=True)
+    guidance = in_range("guidance", guidance, MOST_GUIDANCE)
     scheduler = make_sampler("ddim", pipe.scheduler, steps, pipe.device)
     times = scheduler.timesteps[-max(1, round(share * steps)):]
     if task == "delayed-frame":

@@ -27,6 +27,8 @@ VARIANTS = {
     "without min-SNR weights and zero terminal SNR": {"diffusion.min_snr_gamma": 0.0,
                                                       "diffusion.zero_terminal_snr": False},
 }
+#: Of all variants alike, at all steps.
+GUIDANCE = 1.5
 #: Stages that a variant changes; the others are taken from "all parts".
 OWN_AUTOENCODER = {"without composites and masks", "without symmetry augmentation"}
 
@@ -105,7 +107,7 @@ def variant(name, settings, cohort, folder, reference, arguments) -> dict:
     test = read_class_set(cohort, rows, "test")
     with torch.no_grad():
         made = pipe(list(test.classes), count=arguments.count // len(test.classes), seed=10**6, batch=99,
-                    guidance=1.5, guidance_start=0, reconstruct=None).sinograms
+                    guidance=GUIDANCE, guidance_start=0, reconstruct=None).sinograms
     for domain in ("sinogram", "image"):
         real, drawn, scale = test.counts, made, autoencoder.scaling.scale
         if domain == "image":

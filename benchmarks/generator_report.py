@@ -115,8 +115,8 @@ def stronger(found: dict) -> str:
     lines = ["## A stronger guidance", "",
              f"With guidance {guidance_words(found['guidance'])}, chosen on validation patients, the classifier names "
              f"the tracer of {100 * named['tracer']:.1f} %, the region of {100 * named['region']:.1f} % and both of "
-             f"{100 * named['both']:.1f} %. What it costs: drawn sinograms move to where a class is most itself, so "
-             "they are further from real ones, and fewer of the real ones have a drawn one nearby.", "",
+             f"{100 * named['both']:.1f} %. What it costs, beside the table above: drawn sinograms move to where a "
+             "class is most itself.", "",
              "| domain, features | Fréchet | real against real | ratio | precision | recall | coverage |",
              "|" + "---|" * 7]
     for name, result in found["distances"].items():
@@ -184,7 +184,8 @@ def ablation_table(found: dict) -> str:
     lines = ["## What the parts are worth", "",
              f"64 × 64, {found['settings']['training.autoencoder.steps']} steps of the autoencoder and "
              f"{found['settings']['training.denoiser.steps']} of the denoiser for every variant, {found['count']} "
-             "drawn sinograms against held-out patients; random-cnn features. Floors in brackets. One training of "
+             "drawn sinograms, guidance 1.5 at all steps, against held-out patients; random-cnn features, those that "
+             "hardly ever vary among them. Floors in brackets. One training of "
              "each: a difference between two rows that is smaller than the intervals above says nothing.", "",
              "| variant | Fréchet, sinograms | Fréchet, images | kernel, sinograms | kernel, images | "
              "precision, recall of sinograms |",

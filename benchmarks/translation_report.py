@@ -135,11 +135,12 @@ python benchmarks/translation_variants.py cohort.zarr --pair "bridge, drawn pair
 ```"""
 
 WHY = """Where the U-Net is ahead, it has the easier work: it is asked for the mean at the start alone, by the squared
-error that PSNR measures. A bridge of its size and computing learns that mean with four tenths of its steps, and with
-the rest what leads from there to a sample; so at the start it knows less, and most where the source says little of the
-target (attenuation, conversion), for there samples cannot make up for it. More computing narrows the gap: the bridge
-that ships had three times as much. CycleGAN sees no pairs, and going there and back again is done best by changing next
-to nothing, which is good enough where source and target are alike, at a quarter of the dose."""
+error that PSNR measures. A bridge of its size and computing spends four tenths of its steps on that mean, and the rest
+on what leads from there to a sample; so at the start it knows less. With three times the computing, the bridge that
+ships is ahead of this U-Net where the one "as long as unet" is behind it, but for conversion and, in images,
+attenuation and mixed tracers, where the source says least of the target. CycleGAN sees no pairs, and going there and
+back again is done best by changing next to nothing: that is good enough where source and target are alike, at a quarter
+of the dose."""
 
 EFFECTS = """# What the settings do
 

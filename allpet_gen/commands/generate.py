@@ -47,7 +47,7 @@ allpet generate "abdomen" --model trained/ --steps 100 --sampler ddpm --format i
               help="Weight of the prompt, or of its words as in region=3,tracer=7: 1 as learned, more exaggerates, 0 "
               "ignores it.")
 @click.option("--guidance-start", type=click.FloatRange(0, 1), default=GUIDANCE_START, show_default=True, metavar="F",
-              help="Part of the steps before more than 1 counts.")
+              help="Part of the steps before a weight above 1 takes effect.")
 @click.option("--rescale", type=click.FloatRange(0, 1), default=0.7, show_default=True, metavar="F",
               help="How much of the contrast that guidance adds is taken back.")
 @click.option("--sampler", type=click.Choice(["ddim", "ddpm"]), default="ddim", show_default=True)
@@ -179,6 +179,7 @@ def _draw(pipe, wanted, count, seed, guides, progress, **settings):
 def _moments(card, prompt) -> dict:
     """Return what a model's card says of the moments of held-out sinograms of a prompt."""
     from allpet_gen.model_card import measured_like
+
     measured = measured_like(card, prompt)
     if measured is None:
         raise InputError(f"--range-guidance needs the moments of held-out sinograms of {prompt}, which this model's "

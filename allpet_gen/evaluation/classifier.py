@@ -1,6 +1,6 @@
 r"""A small network that names tracer and region of a count sinogram, to ask whether a prompt was obeyed.
 
-It sees the images of `allpet_gen.evaluation.shape_images`: no totals, and noise of all levels in training.
+It sees the images of `allpet_gen.evaluation.shape_images`: no totals, and more noise in training.
 
 Tracers overlap: a slice through organs that take up two tracers alike belongs to either. So the share of prompts that a
 generator obeys means something only beside the classifier's accuracy for real sinograms of held-out patients.

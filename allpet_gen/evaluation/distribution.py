@@ -78,7 +78,7 @@ def compare_features(real, generated, *, real_patients, seed: int = 0, real_stra
     """Return distances of generated from real features, with intervals and real-against-real floors.
 
     Features are first divided by their standard deviation over all real samples, since their units differ; distances
-    are in such units. One that has the same value in more than nine tenths of them keeps its own unit.
+    are in such units. One that has the same value in more than nine tenths of them, but not in all, is left out.
 
     Parameters
     ----------
@@ -249,16 +249,19 @@ def inception_score(probabilities, *, n_bootstrap: int = 200, level: float = 0.9
 
 
 def _standardised(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return both in units of the deviation of x; a feature that hardly ever varies there keeps its own unit.
+    """Return both in units of the deviation of x, without features that hardly ever vary there.
 
     A rectified feature may be zero for all of x but a few samples. Its deviation is that of those few, and a sample of
-    y where it is not zero would be thousands of such units away.
+    y where it is not zero would be thousands of such units away. A feature that is constant in x keeps its own unit.
     """
     mean, deviation = x.mean(0), x.std(0)
     constant = deviation <= 1e-12 * np.maximum(np.abs(mean), 1e-300)
-    rare = (x == np.median(x, axis=0)).mean(0) > _USUAL
-    deviation = np.where(constant | rare, 1.0, deviation)
-    return (x - mean) / deviation, (y - mean) / deviation
+    kept = constant | ((x == np.median(x, axis=0)).mean(0) <= _USUAL)
+    if not kept.any():
+        raise InputError(f"real features must vary in more than {1 - _USUAL:.0%} of the samples, but none of "
+                         f"{len(kept)} did; take another extractor.")
+    deviation = np.where(constant, 1.0, deviation)
+    return ((x - mean) / deviation)[:, kept], ((y - mean) / deviation)[:, kept]
 
 
 def _along_axes(x: np.ndarray, y: np.ndarray, n_components: int | None, whiten: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -33,6 +33,8 @@ GENERATORS = ("generator", "vae", "gan", "sgm")
 TRANSLATIONS = ("bridge", "unet", "cyclegan", "bridge+sd", "unet+sd")
 #: The rows of the paper's figure 5.
 ROWS = ("low-dose 1/100", "attenuation correction", "delayed frame", "tracer separation", "tracer conversion")
+#: How the generator draws.
+_GUIDED = {"guidance": GUIDANCE, "guidance_start": GUIDANCE_START}
 #: Times and noises of each sinogram in a certificate.
 _DRAWS = 4
 #: Digits of all figures of the record: what is beyond them is rounding of another number of threads.
@@ -185,8 +187,7 @@ def made_of(models: Mapping[str, Model], tier: Tier) -> dict:
         out[name] = {"digest": model.digest, "training": {part: dict(settings["training"][part]) for part in
                                                           card.get("stages", {}) if part in settings["training"]},
                      "start": settings["data"].get("start", "source") if name in TRANSLATIONS else None,
-                     "asked": _steps(model.pipe, tier) if name in GENERATORS else
-                     {"steps": tier.steps, "samples": tier.samples} if name.startswith("bridge") else {}}
+                     "asked": _asked(name, model.pipe, tier)}
     return out
 
 
@@ -201,6 +202,12 @@ def rounded(value):
     return value.item() if isinstance(value, np.generic) else value
 
 
+def _asked(name: str, pipe, tier: Tier) -> dict:
+    if name in GENERATORS:
+        return _steps(pipe, tier) | (_GUIDED if name == "generator" else {})
+    return {"steps": tier.steps, "samples": tier.samples} if name.startswith("bridge") else {}
+
+
 def _generators(models, cohort, tier, seed, tables, shown, keep, progress, stage) -> None:
     data = generated.held_out(cohort, "test")
     train = generated.held_out(cohort, "train", tier.known)
@@ -208,7 +215,7 @@ def _generators(models, cohort, tier, seed, tables, shown, keep, progress, stage
     truth, drawn, known, tables["left out"] = generated.real(data), {}, {}, {}
     asked = {name: (model, {}) for name, model in models.items()}
     if "generator" in models:  # its guidance was chosen on validation patients; the others have none
-        asked["generator"][1].update(guidance=GUIDANCE, guidance_start=GUIDANCE_START)
+        asked["generator"][1].update(_GUIDED)
         asked["generator, guidance 1"] = models["generator"], {"guidance": 1.0}
     for name, (model, options) in asked.items():
         options |= _steps(model.pipe, tier)

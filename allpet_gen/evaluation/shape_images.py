@@ -7,8 +7,8 @@ in a sinogram:
 .. math:: f = \mathrm{FBP}(n / \bar n), \qquad x = \operatorname{sgn}(f) \sqrt{|f| / 0.05}. \tag{L1}
 
 No attenuation, scatter or randoms are corrected: a reader of raw data learns to look through them. In training a random
-share of the counts is kept (exact thinning), so that noise tells nothing; and the sinogram is turned by a few degrees
-(exact rotation).
+share of the counts, at least half, is kept (exact thinning), so that noise tells little; and the sinogram is turned by
+a few degrees (exact rotation).
 """
 
 from collections.abc import Iterator

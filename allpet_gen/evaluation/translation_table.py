@@ -43,12 +43,14 @@ def measure_row(name: str, studies, tuning, models, how: HowMeasured, reference:
     Without others, the classical methods are left out.
     """
     task, factor = ROWS[name]
-    items, others = (part and draw_items(part, task, dose_factor=factor) for part in (studies, tuning))
+    items, others = (None if part is None else draw_items(part, task, dose_factor=factor) for part in (studies, tuning))
     return measure(items, others, models, how, reference)
 
 
 def join_rows(row: dict, further: dict) -> dict:
     """Return a row with the methods of another one of the same slices, of which those of one name take the place.
+
+    Differences are those that each row was measured with: to a reference that it has itself.
 
     Raises
     ------

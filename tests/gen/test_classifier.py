@@ -11,6 +11,7 @@ from allpet_gen.evaluation.classifier import (
     save_classifier,
     train_classifier,
 )
+from allpet_gen.evaluation.shape_images import summed_counts, turned_images
 from allpet_physics.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -63,6 +64,17 @@ def test_totals_and_noise_do_not_decide(classifier):
     assert (out.tracer == tracers).mean() > 0.85
     assert (out.region == regions).mean() > 0.95
     np.testing.assert_allclose(predict(classifier, 10 * low).joint, out.joint, atol=1e-4)
+
+
+def test_probabilities_are_means_over_turns(classifier):
+    counts = scans(np.random.default_rng(6), 12)[0]
+    each = []
+    for x in turned_images(summed_counts(counts.astype(float)), classifier.arc):
+        with torch.no_grad():
+            each.append(classifier(torch.from_numpy(x))[0].double().softmax(1).numpy())
+    assert len(each) == 5
+    np.testing.assert_allclose(predict(classifier, counts).tracer_probability, np.mean(each, axis=0), atol=1e-6)
+    assert np.abs(each[0] - each[2]).max() > 1e-4
 
 
 def test_progress_and_history_tell_of_every_epoch(classifier, records):

@@ -275,15 +275,18 @@ def test_principal_axes_let_few_samples_be_compared(rng):
         compare_features(real, made, whiten=True, **settings)
 
 
-def test_a_feature_that_is_hardly_ever_other_than_zero_does_not_drown_the_others(rng):
+@pytest.mark.parametrize("size", [1e-8, 1.0, 1e4])
+def test_a_feature_that_is_hardly_ever_other_than_zero_does_not_drown_the_others(rng, size):
     real, generated = (rng.normal(size=(200, 6)) for _ in range(2))
     rarely = [np.zeros((200, 1)) for _ in range(2)]
-    rarely[0][7], rarely[1][:3] = 1e-8, 1e-3
+    rarely[0][7::15], rarely[1][:40] = size, 1e5 * size
     patients = np.repeat(np.arange(50), 4)
     without = compare_features(real, generated, real_patients=patients)
     beside = compare_features(np.hstack([real, rarely[0]]), np.hstack([generated, rarely[1]]), real_patients=patients)
     for side in ("generated", "floor"):
-        assert beside["frechet"][side]["value"] == pytest.approx(without["frechet"][side]["value"], rel=1e-3)
+        assert beside["frechet"][side]["value"] == pytest.approx(without["frechet"][side]["value"], rel=1e-9)
+    with pytest.raises(InputError, match="must vary in more than 10% of the samples, but none of 1 did"):
+        compare_features(rarely[0], rarely[1], real_patients=patients)
 
 
 def test_whole_sinograms_are_compared(rng):

@@ -99,6 +99,7 @@ def test_figures_of_the_page_are_those_of_the_record(report):
     assert tables["copies"]["gan"]["n_training"] == 36  # all that the store's training patients have
     made = json.loads((report / "report.json").read_text())["made"]["models"]
     assert made["bridge"]["asked"] == {"steps": 2, "samples": 2}
+    assert made["generator"]["asked"] == {"steps": 4, "guidance": 3, "guidance_start": 0.4}
 
 
 def test_the_same_models_give_the_same_tables(place, report, tmp_path):

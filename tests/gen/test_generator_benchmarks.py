@@ -40,6 +40,12 @@ def model_and_store(tmp_path_factory):
     return folder / "model", folder / "cohort.zarr"
 
 
+def test_the_page_is_that_of_its_records(scripts):
+    docs = HERE.parent / "docs"
+    records = [json.loads((docs / f"generator_{name}.json").read_text()) for name in ("small", "ablations")]
+    assert scripts[1].page(*records) == (docs / "generator.md").read_text()
+
+
 @pytest.mark.slow
 def test_an_untrained_generator_is_far_from_real_and_the_page_says_so(scripts, model_and_store, tmp_path, capsys):
     quality, report = scripts

@@ -130,6 +130,18 @@ def test_the_weight_of_the_prompt(pipe):
     torch.testing.assert_close(with_prompt, predicted_clean(pipe.scheduler, velocity, 999, z))
 
 
+def test_guidance_begins_after_a_part_of_the_steps_and_hears_no_word_of_weight_zero(pipe, monkeypatch):
+    heard, plain = [], pipe._velocity
+    monkeypatch.setattr(type(pipe), "_velocity", lambda _, z, t, tokens, weights, *rest, **gate: (
+        heard.append(weights), plain(z, t, tokens, weights, *rest, **gate))[1])
+    pipe("chest with DOPA", steps=5, guidance={"region": 3, "tracer": 0.5}, guidance_start=0.4, reconstruct=None)
+    assert heard == [(1, 0.5)] * 2 + [(3, 0.5)] * 3
+    z = torch.randn((1, *pipe.autoencoder.latent_shape), generator=torch.Generator().manual_seed(0))
+    one, other = (pipe.velocity(z, torch.tensor(500), torch.tensor([Prompt.parse(words).tokens()]), rescale=0.7,
+                                guidance={"region": 3, "tracer": 0}) for words in ("chest with FDG", "chest with PSMA"))
+    assert torch.equal(one, other)
+
+
 def test_a_region_without_strength_changes_no_bit(pipe):
     plain = pipe("chest", guidance=1.5, **QUICK)
     idle = pipe("chest", guidance=1.5, roi=disc(), gate_strength=0.0, **QUICK)
@@ -242,7 +254,8 @@ def test_guides_move_the_latent_they_are_shown(pipe):
     ({"guidance": -1}, "guidance must be a finite number of at least zero"),
     ({"guidance": 101}, "guidance must be a number from 0 to 100"),
     ({"guidance": {"tracer": 101}}, "guidance of the tracer must be a number from 0 to 100"),
-    ({"guidance": {"dose": 2}}, "guidance must give weights to region and tracer, but named dose"),
+    ({"guidance": {"dose": 2}}, "guidance must be a number, or weigh region, tracer or both, but named 'dose'"),
+    ({"guidance": {}}, "guidance must be a number, or weigh region, tracer or both, but named nothing"),
     ({"guidance_start": 1.5}, "guidance_start must be a number from 0 to 1, but was 1.5"),
     ({"sampler": "heun"}, "sampler must be one of ddim, ddpm"),
     ({"reconstruct": "mlem"}, "reconstruct must be"),

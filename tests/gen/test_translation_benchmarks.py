@@ -115,6 +115,12 @@ def test_samples_enough_for_an_interval_are_covered_or_not(scripts, model_and_st
     capsys.readouterr()
 
 
+def test_the_page_is_that_of_its_records(scripts):
+    docs = HERE.parent / "docs"
+    records = [json.loads((docs / f"translation{name}.json").read_text()) for name in ("", "_effects", "_variants")]
+    assert scripts[2].page(*records) == (docs / "translation.md").read_text()
+
+
 def test_a_model_added_to_a_record_has_the_rows_that_it_would_have_had(scripts, model_and_store, tmp_path, capsys):
     quality, store, unet = scripts[0], str(model_and_store[1]), str(model_and_store[1].parent / "unet")
     bridge, path = str(model_and_store[0]), tmp_path / "quality.json"
