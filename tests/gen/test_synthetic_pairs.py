@@ -48,7 +48,7 @@ def test_sources_are_drawn_and_targets_are_samples_of_the_teacher(models, made):
     generator = SinogramGenerationPipeline.from_pretrained(models["generator"])
     teacher = SinogramBridgePipeline.from_pretrained(models["teacher"])
     seed = 3 * 6 * 10**6 + 3 * 10**6  # of the fourth prompt
-    drawn = generator("chest with PSMA", count=2, seed=seed, reconstruct=None)
+    drawn = generator("chest with PSMA", count=2, seed=seed, guidance=1.5, guidance_start=0, reconstruct=None)
     np.testing.assert_array_equal(made.counts[2:4, 1, 0], drawn.sinograms)
     np.testing.assert_array_equal(made.expected[2:4, 1, 1], drawn.expected)
     target = teacher(drawn.sinograms, task=AC, tracer="PSMA", region="chest", seed=seed)
