@@ -115,8 +115,8 @@ def stronger(found: dict) -> str:
     lines = ["## A stronger guidance", "",
              f"With guidance {guidance_words(found['guidance'])}, chosen on validation patients, the classifier names "
              f"the tracer of {100 * named['tracer']:.1f} %, the region of {100 * named['region']:.1f} % and both of "
-             f"{100 * named['both']:.1f} %. What it costs, beside the table above: drawn sinograms move to where a "
-             "class is most itself.", "",
+             f"{100 * named['both']:.1f} %. Where that is more than of real ones, it is exaggeration: drawn "
+             "sinograms move to where a class is most itself. What it costs, beside the table of distances:", "",
              "| domain, features | Fréchet | real against real | ratio | precision | recall | coverage |",
              "|" + "---|" * 7]
     for name, result in found["distances"].items():
