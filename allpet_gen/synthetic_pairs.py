@@ -21,7 +21,7 @@ from allpet_physics.geometry import ParallelGeometry
 TASK = "attenuation-correction"
 #: The patient of what nobody is.
 NOBODY = -1
-#: Alike at all steps and hardly exaggerated: pairs need the spread of what was learned more than plain classes.
+#: As in what was measured of drawn pairs, whatever the generator's own default is.
 _GUIDED = {"guidance": 1.5, "guidance_start": 0.0}
 #: Sinograms of different prompts have seeds so far apart.
 _SEEDS = 10**6

@@ -178,7 +178,7 @@ def _about_ratio(ratio: np.ndarray) -> str:
 
 
 def _images(sinograms: np.ndarray, geometry: ParallelGeometry, method: str) -> tuple[np.ndarray, str]:
-    from allpet_gen.pipelines import reconstruct_uncorrected
+    from allpet_gen.generated import reconstruct_uncorrected
 
     images, note = reconstruct_uncorrected(sinograms.reshape(-1, *geometry.sinogram_shape), geometry, method)
     return images.reshape(*sinograms.shape[:-2], *geometry.image_shape), note

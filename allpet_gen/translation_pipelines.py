@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
+from allpet_gen._drawing_checks import RECONSTRUCTIONS
 from allpet_gen._pretrained import PretrainedPipeline
 from allpet_gen.bridge_scheduler import MOST_STEPS, BridgeScheduler
 from allpet_gen.data import apply_view, undo_view, view_numbers
-from allpet_gen.pipelines import RECONSTRUCTIONS
 from allpet_gen.translated import SampleStatistics, TranslatedSinograms, sample_seed
 from allpet_gen.translation_inputs import TranslationInputs, read_inputs
 from allpet_gen.translator import SinogramTranslator, refuse_unknown_tasks, slots_used

@@ -138,8 +138,8 @@ def translate_unsupervised(pipe: SinogramGenerationPipeline, sinograms, *, task:
     seed, first_slice = (as_positive_int(name, value, minimum=0) for name, value in
                          (("seed", seed), ("first_slice", first_slice)))
     weight = _strength(strength, inputs)
-    share = _from_0_to_1("start", START[task] if start is None else start)
-    rescale, eta = _from_0_to_1("rescale", rescale), _from_0_to_1("eta", eta)
+    share = as_positive_float("start", in_range("start", START[task] if start is None else start, 1))
+    rescale, eta = in_range("rescale", rescale, 1), in_range("eta", eta, 1)
     guidance = in_range("guidance", guidance, MOST_GUIDANCE)
     scheduler = make_sampler("ddim", pipe.scheduler, steps, pipe.device)
     times = scheduler.timesteps[-max(1, round(share * steps)):]
@@ -257,10 +257,3 @@ def _strength(strength, inputs: TranslationInputs) -> float:
         raise InputError(f"strength must be 0 for {inputs.task.name}, whose source does not follow from its target, "
                          f"but was {value:g}; it belongs to low-dose and tracer-separation.")
     return value
-
-
-def _from_0_to_1(name: str, value) -> float:
-    number = as_positive_float(name, value, allow_zero=name != "start")
-    if number > 1:
-        raise InputError(f"{name} must be a number from 0 to 1, but was {number:g}.")
-    return number

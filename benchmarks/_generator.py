@@ -67,7 +67,7 @@ class Setup:
 
     def images(self, name, sinograms):
         """Return uncorrected OSEM images, made once."""
-        from allpet_gen.pipelines import reconstruct_uncorrected
+        from allpet_gen.generated import reconstruct_uncorrected
 
         if name not in self._images:
             self._images[name] = reconstruct_uncorrected(sinograms, self.test.geometry)[0]

@@ -85,8 +85,9 @@ def variant(name, settings, cohort, folder, reference, arguments) -> dict:
     from allpet_gen.data import read_class_set
     from allpet_gen.evaluation.distribution import compare
     from allpet_gen.evaluation.features import RandomCNN
+    from allpet_gen.generated import reconstruct_uncorrected
     from allpet_gen.objectives import noise_schedule
-    from allpet_gen.pipelines import SinogramGenerationPipeline, reconstruct_uncorrected
+    from allpet_gen.pipelines import SinogramGenerationPipeline
     from allpet_gen.samplers import SinogramDDIMScheduler
     from allpet_gen.stages import read_sets, train_autoencoder, train_denoiser
 

@@ -63,8 +63,8 @@ def autoencoder(setup) -> dict:
     import torch
 
     from allpet_gen.data import CompositeDataset
+    from allpet_gen.generated import POST_FILTER_MM, reconstruct_uncorrected
     from allpet_gen.objectives import poisson_deviance
-    from allpet_gen.pipelines import POST_FILTER_MM, reconstruct_uncorrected
 
     model, test = setup.pipe.autoencoder, setup.test
     side = test.geometry.image_shape[0]

@@ -8,7 +8,7 @@ from diffusers import DiffusionPipeline
 
 from allpet_gen._drawing_checks import asked_of_generator, on_geometry
 from allpet_gen._pretrained import PretrainedPipeline
-from allpet_gen.pipelines import GeneratedSinograms, finished
+from allpet_gen.generated import GeneratedSinograms, finished
 from allpet_physics._arrays import as_positive_int
 from allpet_physics.errors import InputError
 from allpet_physics.geometry import ParallelGeometry

@@ -153,7 +153,7 @@ def write_files(folder: Path, names: FileNames, like, found: Found) -> None:
 
 def write_picture(path: Path, source, task, like, found: Found, settings: dict, targets) -> None:
     """Write source, estimate, spread and truth side by side."""
-    from allpet_gen.pipelines import reconstruct_uncorrected
+    from allpet_gen.generated import reconstruct_uncorrected
     from allpet_gen.translation_picture import Column, translation_picture
 
     factor = settings["dose_factor"] or 1
@@ -265,7 +265,7 @@ def lines(record: dict) -> list[str]:
 
 
 def _image_spread(samples: np.ndarray, geometry, method: str, progress) -> np.ndarray:
-    from allpet_gen.pipelines import reconstruct_uncorrected
+    from allpet_gen.generated import reconstruct_uncorrected
 
     out = []
     for one in progress(samples, f"images of the samples, {method.upper()}", unit="slice"):

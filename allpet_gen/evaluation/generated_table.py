@@ -13,7 +13,7 @@ from allpet_gen.evaluation import classifier as names
 from allpet_gen.evaluation.distribution import compare_features, inception_score
 from allpet_gen.evaluation.features import RandomCNN, StatisticsFeatures
 from allpet_gen.evaluation.memorisation import memorisation
-from allpet_gen.pipelines import reconstruct_uncorrected
+from allpet_gen.generated import reconstruct_uncorrected
 from allpet_gen.prompts import Prompt
 from allpet_physics.consistency import helgason_ludwig
 from allpet_physics.errors import InputError

@@ -213,12 +213,11 @@ def _generators(models, cohort, tier, seed, tables, shown, keep, progress, stage
     train = generated.held_out(cohort, "train", tier.known)
     stage("images of test patients")
     truth, drawn, known, tables["left out"] = generated.real(data), {}, {}, {}
-    asked = {name: (model, {}) for name, model in models.items()}
+    asked = {name: (model, _asked(name, model.pipe, tier)) for name, model in models.items()}
     if "generator" in models:  # its guidance was chosen on validation patients; the others have none
-        asked["generator"][1].update(_GUIDED)
-        asked["generator, guidance 1"] = models["generator"], {"guidance": 1.0}
+        model, options = asked["generator"]
+        asked["generator, guidance 1"] = model, options | {"guidance": 1.0}
     for name, (model, options) in asked.items():
-        options |= _steps(model.pipe, tier)
         key = json.dumps([model.digest, list(data.classes), tier.drawn, seed, options])
         found = remembered(
             keep, f"drawn-{hashlib.sha256(key.encode()).hexdigest()[:16]}",

@@ -7,8 +7,8 @@ import numpy as np
 
 from allpet_gen.evaluation.classical import scaled
 from allpet_gen.evaluation.translation_items import images
+from allpet_gen.generated import reconstruct_uncorrected
 from allpet_gen.pictures import Panel, contact_sheet
-from allpet_gen.pipelines import reconstruct_uncorrected
 
 _DPI = 75
 #: Colours that are told apart without seeing red and green (Okabe and Ito).

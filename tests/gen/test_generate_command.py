@@ -11,8 +11,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 from allpet_gen.commands.generate import command
+from allpet_gen.generated import POST_FILTER_MM
 from allpet_gen.model_card import consistency_lines, describe_sinograms, measured_classes, measured_like
-from allpet_gen.pipelines import POST_FILTER_MM, SinogramGenerationPipeline
+from allpet_gen.pipelines import SinogramGenerationPipeline
 from allpet_physics import GaussianPSF, helgason_ludwig
 from allpet_physics.cli import cli
 from allpet_physics.io.sinogram_files import read_sinogram

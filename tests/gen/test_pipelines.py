@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from allpet_gen._drawing_checks import on_geometry
 from allpet_gen._pretrained import generator_limits, shipped_models
-from allpet_gen.pipelines import SinogramGenerationPipeline, reconstruct_uncorrected
+from allpet_gen.generated import reconstruct_uncorrected
+from allpet_gen.pipelines import SinogramGenerationPipeline
 from allpet_gen.prompts import Prompt
 from allpet_gen.samplers import predicted_clean
 from allpet_physics.counts import scale_to_counts
