@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 from allpet_physics.errors import InputError
 
-PRECISIONS = ("no", "bf16", "fp16")
+PRECISIONS = ("auto", "no", "bf16", "fp16")
 SCHEDULES = ("cosine", "constant")
 #: Smallest allowed value of each whole number.
 _LEAST = {"steps": 1, "batch": 1, "accumulation": 1, "warmup": 0, "workers": 0, "validation": 0, "seed": 0}
@@ -27,7 +27,8 @@ class TrainingSettings:
     warmup : int
         Steps over which the rate rises.
     schedule : {"cosine", "constant"}
-    precision : {"no", "bf16", "fp16"}
+    precision : {"no", "bf16", "fp16", "auto"}
+        "auto" becomes that of `device_precision` at once.
     accumulation : int
     gradient_checkpointing : bool
     workers : int
@@ -73,6 +74,8 @@ class TrainingSettings:
         for name, known in (("precision", PRECISIONS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in known:
                 raise InputError(f"{name} must be one of {', '.join(known)}, but was {getattr(self, name)!r}.")
+        if self.precision == "auto":
+            object.__setattr__(self, "precision", device_precision())
 
     @classmethod
     def of(cls, training: Mapping, stage: str) -> "TrainingSettings":
@@ -89,6 +92,21 @@ class TrainingSettings:
             return self.learning_rate
         done = (step - self.warmup) / max(1, self.steps - self.warmup)
         return self.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * min(1.0, done))) / 2)
+
+
+def device_precision() -> str:
+    """Return "bf16" where a GPU or the CPU has instructions for it, "no" elsewhere.
+
+    A processor without them computes bfloat16 all the same, but a step then takes ten times as long as in float32.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not say
+        fast = any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return "bf16" if fast else "no"
 
 
 def require_precision(precision: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from allpet_gen.training_settings import TrainingSettings
+from allpet_gen.training_settings import TrainingSettings, device_precision
 from allpet_physics.errors import InputError
 
 SIZES = ("tiny", "small", "medium", "base")
@@ -52,7 +52,7 @@ def read_settings(config="small", changes: Mapping | None = None, family: str = 
     Returns
     -------
     dict
-        Sections as dictionaries, in plain types.
+        Sections as dictionaries, in plain types; a precision "auto" is settled for this machine.
 
     Raises
     ------
@@ -74,6 +74,8 @@ def read_settings(config="small", changes: Mapping | None = None, family: str = 
         inner[last] = value
         _update(settings, nested)
     _check(settings)
+    if settings["training"]["precision"] == "auto":
+        settings["training"]["precision"] = device_precision()
     return settings
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from allpet_gen.settings import SIZES, differences, parse_change, read_settings
+from allpet_gen.training_settings import TrainingSettings
 from allpet_physics.errors import InputError
 
 
@@ -28,6 +29,30 @@ def test_every_size_fits_itself(size):
         groups = settings[part]["norm_num_groups"]
         assert all(width % groups == 0 for width in settings[part]["block_out_channels"])
     assert settings["masks"]["block_px"][1] * settings["masks"]["n_blocks"][1] < settings["cohort"]["size"] * 1.01
+
+
+@pytest.mark.parametrize(("has", "precision"), [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"),
+                                                ({"bf16": True}, "bf16"), ({"avx512_bf16": False, "avx2": True}, "no"),
+                                                ({}, "no"), (None, "no")])
+def test_precision_is_settled_for_the_processor(has, precision, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    if has is None:  # a torch that does not say
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
+    assert TrainingSettings(1, 1, 1.0, precision="auto").precision == precision
+    for family in ("", "translation-"):
+        assert read_settings("small", family=family)["training"]["precision"] == precision
+        assert read_settings("small", {"training.precision": "bf16"}, family)["training"]["precision"] == "bf16"
+
+
+@pytest.mark.parametrize(("emulated", "precision"), [(False, "bf16"), (True, "no")])
+def test_precision_is_settled_for_the_gpu(emulated, precision, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: not emulated)
+    assert TrainingSettings(1, 1, 1.0, precision="auto").precision == precision
 
 
 def test_a_file_of_ones_own_changes_what_it_names(tmp_path):
@@ -75,7 +100,7 @@ def test_what_cannot_be_is_named(name, value):
 
 @pytest.mark.parametrize(("name", "value", "sentence"), [
     ("training.denoiser.batch", 0, "training.denoiser.batch must be 1 or more, but was 0."),
-    ("training.precision", "fp8", "training.precision must be one of no, bf16, fp16, but was 'fp8'."),
+    ("training.precision", "fp8", "training.precision must be one of auto, no, bf16, fp16, but was 'fp8'."),
     ("training.seed", 1.5, "training.seed must be like 0, but was 1.5."),
     ("autoencoder.norm_num_groups", 7,
      "autoencoder.block_out_channels must be positive multiples of autoencoder.norm_num_groups, 7, but were 64, 128."),
