@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from allpet_gen.prompts import GUIDED_WORDS, Prompt
+from allpet_gen.prompt_guidance import GUIDED_WORDS
+from allpet_gen.prompts import Prompt
 from allpet_physics._arrays import as_positive_float, as_positive_int
 from allpet_physics.attention import ThresholdedROI
 from allpet_physics.body_outline import as_mask

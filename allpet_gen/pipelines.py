@@ -19,7 +19,8 @@ from allpet_gen.autoencoder import SinogramAutoencoder
 from allpet_gen.denoiser import SinogramDenoiser
 from allpet_gen.generated import GeneratedSinograms, finished
 from allpet_gen.guidance_step import as_guides, guidance_step
-from allpet_gen.prompts import GUIDANCE, GUIDANCE_START, NULL, VOCABULARY
+from allpet_gen.prompt_guidance import GUIDANCE, GUIDANCE_START
+from allpet_gen.prompts import NULL, VOCABULARY
 from allpet_gen.samplers import make_sampler, predicted_clean, velocity_of
 from allpet_physics._arrays import as_positive_float
 from allpet_physics.errors import InputError

@@ -2,7 +2,6 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from allpet_physics.errors import InputError
@@ -12,10 +11,6 @@ from allpet_physics.simulation.tracer_names import TRACERS, parse_tracer
 #: Token 0 of each kind means "not said": classifier-free guidance subtracts it.
 NULL = 0
 TASKS = ("generation", "low-dose", "attenuation-correction", "delayed-frame", "tracer-separation", "tracer-conversion")
-#: How much a generator is guided by a prompt, and from which part of its steps on, unless told otherwise.
-GUIDANCE, GUIDANCE_START = 3.0, 0.4
-#: Words of a prompt that guidance may weigh one by one.
-GUIDED_WORDS = ("region", "tracer")
 #: Words of each kind in the order of their tokens; weights of a network depend on it, so it only grows at the end.
 VOCABULARY = {
     "tracer": ("18F-FDG", "18F-DOPA", "68Ga-PSMA"),
@@ -147,31 +142,3 @@ def _known(kind: str, value, aliases: dict) -> str:
         known = ", ".join(VOCABULARY[kind])
         raise InputError(f"{kind} must be one of {known}, but was {value!r}.")
     return aliases[value.lower()]
-
-
-def parse_guidance(text: str) -> float | dict[str, float]:
-    """Return a weight of the whole prompt, such as "2", or weights of its words, such as "region=3,tracer=7".
-
-    Raises
-    ------
-    InputError
-        Anything else.
-    """
-    try:
-        if "=" not in text:
-            return float(text)
-        pairs = [part.split("=") for part in text.split(",")]
-        weights = {word.strip(): float(weight) for word, weight in pairs}
-        if len(weights) < len(pairs):
-            raise ValueError
-        return weights
-    except ValueError:
-        raise InputError("guidance must be a number, or weights of words such as region=3,tracer=7, but was "
-                         f"{text!r}.") from None
-
-
-def guidance_words(guidance) -> str:
-    """Return a guidance as `parse_guidance` reads it."""
-    if isinstance(guidance, Mapping):
-        return ",".join(f"{word}={weight:g}" for word, weight in guidance.items())
-    return f"{guidance:g}"

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from _generator import Setup, expectations, psnr
 
 from allpet_gen.evaluation.generated_table import class_words, residuals
-from allpet_gen.prompts import parse_guidance
+from allpet_gen.prompt_guidance import parse_guidance
 
 #: Sections in the order in which they are made; each needs those before it only for what it says.
 SECTIONS = ("autoencoder", "distances", "prompts", "stronger", "consistency", "copies", "seconds", "memory")

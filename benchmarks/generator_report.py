@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from allpet_gen.certificate import printed
-from allpet_gen.prompts import guidance_words
+from allpet_gen.prompt_guidance import guidance_words
 
 ROOT = Path(__file__).resolve().parents[1]
 

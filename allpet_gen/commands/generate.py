@@ -5,7 +5,7 @@ import re
 
 import click
 
-from allpet_gen.prompts import GUIDANCE, GUIDANCE_START, parse_guidance
+from allpet_gen.prompt_guidance import GUIDANCE, GUIDANCE_START, parse_guidance
 from allpet_physics import _command_line as line
 from allpet_physics.commands._options import arc_radians
 from allpet_physics.errors import InputError

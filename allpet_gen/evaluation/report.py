@@ -24,7 +24,7 @@ from allpet_gen.evaluation.translation_table import (
     translate,
 )
 from allpet_gen.known_patients import known_patients, refuse_known_patients, training_card
-from allpet_gen.prompts import GUIDANCE, GUIDANCE_START
+from allpet_gen.prompt_guidance import GUIDANCE, GUIDANCE_START
 from allpet_physics.counts import thin
 from allpet_physics.errors import GeometryError, InputError
 

@@ -1,6 +1,7 @@
 """Sections of an earlier report beside new ones: models of one store need not all be measured in one run."""
 
 import base64
+import copy
 import json
 import re
 from collections.abc import Mapping
@@ -9,9 +10,10 @@ from pathlib import Path
 from allpet_physics.errors import InputError
 
 PAGE, RECORD = "report.html", "report.json"
-#: Tables and pictures of generators, which belong together: their distances share floors, a classifier and a scale.
-_GENERATORS = ("left out", "distances", "prompts", "copies", "consistency", "classes"), ("drawn", "methods",
-                                                                                        "distances")
+#: Tables of generators, by name below; each generator was measured by itself beside the same real sinograms.
+_BY_GENERATOR = ("left out", "prompts", "copies", "consistency")
+#: The order of generators in all tables.
+_ORDER = ("real, held out", "generator", "vae", "gan", "sgm", "generator, guidance 1")
 _CORRECTION = "attenuation correction"
 _PICTURE = re.compile(r'<figure id="(\w+)"><img alt="[^"]*" src="data:image/png;base64,([^"]*)">')
 
@@ -27,9 +29,11 @@ def read_report(folder) -> tuple[dict, dict[str, bytes]]:
     try:
         record = json.loads((Path(folder) / RECORD).read_text(encoding="utf-8"))
         page = (Path(folder) / PAGE).read_text(encoding="utf-8")
-        record["tables"]["certificates"], record["made"]["store"], record["made"]["models"]
+        for part in (record["tables"]["tier"], record["tables"]["certificates"], record["made"]["models"]):
+            part.keys()
+        record["tables"]["seed"], record["made"]["store"]
         return record, {name: base64.b64decode(data) for name, data in _PICTURE.findall(page)}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"join must be the folder of a report of allpet evaluate, {PAGE} and {RECORD}, but "
                          f"{str(folder)!r} is none ({type(error).__name__}).") from None
 
@@ -46,12 +50,18 @@ def check_join(earlier: Mapping, store: str, tier: Mapping, seed: int) -> None:
 def join_tables(tables: Mapping, earlier: Mapping) -> dict:
     """Return new tables and what earlier ones have beyond them.
 
-    Methods of translations join row by row, for each was measured on the same slices; generators are taken as they are
-    where there are none now. Of what both have, the new one stays.
+    Generators and methods of translations join one by one, for each was measured beside the same real sinograms or on
+    the same slices. Of what both have, the new one stays.
     """
-    out = dict(tables)
-    if "distances" not in tables:
-        out |= {name: earlier[name] for name in _GENERATORS[0] if name in earlier}
+    out, earlier = copy.deepcopy(dict(tables)), copy.deepcopy(dict(earlier))
+    for name in (part for part in _BY_GENERATOR if part in earlier):
+        out[name] = _ordered({**earlier[name], **out.get(name, {})})
+    for key, by_tracer in earlier.get("distances", {}).items():
+        now = out.setdefault("distances", {}).setdefault(key, {})
+        for tracer, found in by_tracer.items():
+            now[tracer] = _ordered({**found, **now.get(tracer, {})})
+    if "classes" in earlier:
+        out["classes"] = earlier["classes"]
     for name, row in earlier.get("translations", {}).items():
         now = out.setdefault("translations", {}).setdefault(name, row)
         for domain in ("sinograms", "images"):
@@ -61,12 +71,26 @@ def join_tables(tables: Mapping, earlier: Mapping) -> dict:
 
 
 def pictures_to_take(tables: Mapping, shown: Mapping, earlier: Mapping, pictures: Mapping[str, bytes]) -> dict:
-    """Return the pictures of an earlier report that show what new tables lack; to be asked before they are joined."""
-    wanted = [] if "distances" in tables else list(_GENERATORS[1])
+    """Return the pictures of an earlier report that show what new tables lack; to be asked before they are joined.
+
+    Sheets of generators that are not drawn now follow the new one: ``methods2`` and so on.
+    """
+    wanted = {}
+    now, before = (set(t.get("prompts", ())) for t in (tables, earlier))
+    if before - now:
+        sheets = [name for name in sorted(pictures) if name.startswith("methods")]
+        wanted = {name: f"methods{k}" if k > 1 else "methods" for k, name in enumerate(sheets, 2 if now else 1)}
+    if "generator" not in now:
+        wanted["drawn"] = "drawn"
     if "pairs" not in shown:
-        wanted.append("pairs")
+        wanted["pairs"] = "pairs"
     now, before = (set(t["translations"][_CORRECTION]["images"]["methods"]) if _CORRECTION in t.get("translations", {})
                    else set() for t in (tables, earlier))
     if before - now:
-        wanted.append("correction")
-    return {name: pictures[name] for name in wanted if name in pictures}
+        wanted["correction"] = "correction"
+    return {new: pictures[name] for name, new in wanted.items() if name in pictures}
+
+
+def _ordered(found: Mapping) -> dict:
+    """Return what was found of generators in the order of the tables."""
+    return {name: found[name] for name in sorted(found, key=_ORDER.index)}

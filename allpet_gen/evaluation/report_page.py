@@ -80,13 +80,11 @@ def _made(made) -> str:
 
 def _section(title: str, pictures, name: str, *texts: str) -> str:
     body = "".join(text if text.startswith("<") else f"<p>{escape(text)}</p>" for text in texts if text)
-    picture = _picture(pictures[name], name, title) if name in pictures else ""
-    more = ""
-    if name == "methods" and "distances" in pictures:
-        more = _picture(pictures["distances"], "distances", "distances")
-    if not picture and (name == "pairs" or not body):
+    names = [known for known in sorted(pictures) if known.startswith(name)] + ["distances"] * (name == "methods")
+    shown = "".join(_picture(pictures[known], known, title) for known in names if known in pictures)
+    if not shown and (name == "pairs" or not body):
         body = '<p class="absent">Not evaluated: no model for it was given.</p>'
-    return f"<h2>{escape(title)}</h2>{picture}{more}{body}"
+    return f"<h2>{escape(title)}</h2>{shown}{body}"
 
 
 def _picture(path: Path, name: str, title: str) -> str:

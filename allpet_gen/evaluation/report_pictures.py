@@ -24,6 +24,7 @@ def draw_all(folder: Path, found, geometry) -> None:
         if "generator" in shown["drawn"]:
             drawn_sheet(folder / "drawn.png", shown["drawn"]["generator"], tables["classes"], geometry)
         methods_sheet(folder / "methods.png", shown["drawn"], tables["classes"], geometry)
+    if "distances" in tables:
         distance_figure(folder / "distances.png", tables["distances"])
     if "pairs" in shown:
         pairs_sheet(folder / "pairs.png", shown["pairs"], geometry)

@@ -140,12 +140,13 @@ def pick_geometry(options: dict) -> dict:
 def _is_pet(image: Path, series_uid: str | None) -> bool:
     """Tell whether a DICOM file, or any file of a folder (of the series asked for), is a PET image."""
     import pydicom
-    from pydicom.errors import InvalidDicomError
+
+    from allpet_physics.io.dicom_series import NOT_DICOM
 
     for file in sorted(image.rglob("*")) if image.is_dir() else [image]:
         try:
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["Modality", "SeriesInstanceUID"])
-        except (InvalidDicomError, OSError, EOFError, ValueError, AttributeError, KeyError, NotImplementedError):
+        except NOT_DICOM:
             continue
         if header.get("Modality") == "PT" and str(header.get("SeriesInstanceUID")).endswith(series_uid or ""):
             return True

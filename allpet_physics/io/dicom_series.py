@@ -11,6 +11,8 @@ from allpet_physics.errors import InputError, MetadataError
 from allpet_physics.io.dicom_grid import check_alike, orientation, position
 from allpet_physics.io.dicom_header import number, text
 
+#: What pydicom raises on a file that is none, or is damaged.
+NOT_DICOM = (InvalidDicomError, OSError, EOFError, ValueError, AttributeError, KeyError, NotImplementedError)
 #: Positions closer than this, in mm, are the same position.
 SAME_POSITION_MM = 0.01
 _IMAGES = ("PT", "CT", "MR", "NM")
@@ -150,7 +152,7 @@ def _header(file: Path):
         return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_INDEX)
     except PermissionError:
         raise
-    except (InvalidDicomError, OSError, EOFError, ValueError, AttributeError, KeyError, NotImplementedError):
+    except NOT_DICOM:
         return None
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,18 +41,19 @@ def place(tmp_path_factory):
     cohort = read_cohort(folder / "s")
     network = SinogramTranslator(GEOMETRY.to_dict(), 2e4, dict.fromkeys(TASKS, 2e4), -0.3, 0.5, **WIDTHS)
     one = SinogramTranslator(GEOMETRY.to_dict(), 2e4, {"attenuation-correction": 2e4}, -0.3, 0.5, **WIDTHS)
-    for name, pipe, family in (("generator", tiny_pipeline(), ""),
-                               ("bridge", SinogramBridgePipeline(network, tiny_scheduler()), "translation-"),
-                               ("unet", UNetPipeline(network), "translation-"),
-                               ("one", UNetPipeline(one), "translation-")):
+    for name, pipe, family, parts in (
+            ("generator", tiny_pipeline(), "", ("autoencoder", "denoiser")),
+            ("bridge", SinogramBridgePipeline(network, tiny_scheduler()), "translation-", ("bridge",)),
+            ("unet", UNetPipeline(network), "translation-", ("unet",)),
+            ("one", UNetPipeline(one), "translation-", ("unet",))):
         pipe.save_pretrained(folder / name, card={})
         write_card(folder / name, {
-            "format": 1, "settings": read_settings("tiny", {}, family), "stages": {},
+            "format": 1, "settings": read_settings("tiny", {}, family), "stages": {part: {} for part in parts},
             "store": {"sha256": store_digest(cohort), "kind": "cohort", "seed": 3},
             "patients": {"train": SPLIT["train"], "validation": SPLIT["validation"]}})
     settings = quick("gan", **{"cohort.size": 32})
     save_baseline(new_objective("gan", GEOMETRY, settings, 400.0), "gan", settings, folder / "gan", {})
-    write_card(folder / "gan", {"format": 1, "settings": settings, "stages": {},
+    write_card(folder / "gan", {"format": 1, "settings": settings, "stages": {"gan": {}},
                                 "store": {"sha256": store_digest(cohort), "kind": "cohort", "seed": 3},
                                 "patients": {"train": SPLIT["train"], "validation": SPLIT["validation"]}})
     return folder
@@ -102,6 +104,35 @@ def test_figures_of_the_page_are_those_of_the_record(report):
     assert made["generator"]["asked"] == {"steps": 4, "guidance": 3, "guidance_start": 0.4}
 
 
+def test_the_page_of_the_documentation_says_what_the_report_found(report, tmp_path, monkeypatch):
+    root = Path(__file__).resolve().parents[2]
+    monkeypatch.syspath_prepend(root / "benchmarks")
+    import evaluation_report
+
+    (tmp_path / "images").mkdir()
+    evaluation_report.main([str(report), str(root / "docs" / "generator_small.json"), "--out",
+                            str(tmp_path / "evaluation.md")])
+    page, tables = (tmp_path / "evaluation.md").read_text(), json.loads((report / "report.json").read_text())["tables"]
+    ours, gan = (tables["distances"]["image, random-cnn"]["all"][name]["frechet"]["generated"]
+                 for name in ("generator", "gan"))
+    assert f"| GAN | {evaluation_report.cell(gan)} | " in page
+    assert f"| image, random-cnn, frechet | {evaluation_report.verdict(ours, gan)} |" in page
+    assert "--method gan --config small --store cohort.zarr --out run --set training.gan.steps=" in page
+    assert f"| {ROWS[0]} | " in page
+    assert (tmp_path / "images" / "evaluation-methods.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("ours", "other", "said"), [
+    ((1, 0, 2), (3, 2.5, 4), "ahead, clearly"), ((1, 0, 3), (2, 1, 4), "ahead, within the intervals"),
+    ((5, 4.5, 6), (3, 2, 4), "**behind**, clearly"), ((3.5, 2, 6), (3, 2, 4), "**behind**, within the intervals")])
+def test_ahead_is_said_of_what_is_ahead(ours, other, said, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
+    import evaluation_report
+
+    assert evaluation_report.verdict(*(dict(zip(("value", "low", "high"), v, strict=True))
+                                       for v in (ours, other))) == said
+
+
 def test_the_same_models_give_the_same_tables(place, report, tmp_path):
     result = evaluate(place, tmp_path / "again", "generator", "gan", "bridge", "unet", f"unet+sd={place / 'one'}")
     assert result.exit_code == 0, result.output
@@ -112,9 +143,9 @@ def test_the_same_models_give_the_same_tables(place, report, tmp_path):
 
 def test_a_report_joined_from_two_is_the_report_of_all(place, report, tmp_path):
     kept = ("--keep", place / "kept")
-    translations = evaluate(place, tmp_path / "first", "unet", f"unet+sd={place / 'one'}", more=kept)
-    assert translations.exit_code == 0, translations.output
-    both = evaluate(place, tmp_path / "both", "generator", "gan", "bridge", more=("--join", tmp_path / "first", *kept))
+    first = evaluate(place, tmp_path / "first", "gan", "unet", f"unet+sd={place / 'one'}", more=kept)
+    assert first.exit_code == 0, first.output
+    both = evaluate(place, tmp_path / "both", "generator", "bridge", more=("--join", tmp_path / "first", *kept))
     assert both.exit_code == 0, both.output
     whole, joined = (json.loads((folder / "report.json").read_text()) for folder in (report, tmp_path / "both"))
     for row in (row for r in (whole, joined) for row in r["tables"]["translations"].values()):
@@ -123,21 +154,29 @@ def test_a_report_joined_from_two_is_the_report_of_all(place, report, tmp_path):
             for method in row[domain]["methods"].values():
                 method.pop("difference", None)  # of the bridge from a U-Net, which was not there in one run
     assert whole["tables"] == joined["tables"]
+    assert list(joined["tables"]["prompts"]) == ["real, held out", "generator", "gan", "generator, guidance 1"]
     assert whole["made"]["models"] == joined["made"]["models"]
     assert joined["made"]["joined"]["command"] != joined["made"]["command"]
     page = (tmp_path / "both" / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 7
-    of_first, of_both = (re.search('<figure id="correction">.*?</figure>', text)
-                         for text in ((tmp_path / "first" / "report.html").read_text(), page))
-    assert of_first[0] == of_both[0]  # which shows U-Nets, as a picture of the bridge alone would not
+    assert page.count("data:image/png;base64,") == 8  # two sheets of generators
+
+    def figure(name, text):
+        return re.search(f'<figure id="{name}">.*?src="(.*?)"', text)[1]
+
+    before = (tmp_path / "first" / "report.html").read_text()
+    assert figure("correction", before) == figure("correction", page)  # shows U-Nets, as one of the bridge would not
+    assert figure("methods", before) == figure("methods2", page) != figure("methods", page)
+    assert figure("distances", page) == figure("distances", (report / "report.html").read_text())
     assert "Joined to: " in page
     other = evaluate(place, tmp_path / "other", "generator", more=("--join", tmp_path / "first", "--seed", "2"))
     assert "join must be a report of the same seed, 2, but was of 1" in other.stderr
-    (tmp_path / "first" / "report.json").write_text("{")
-    none = evaluate(place, tmp_path / "other", "generator", more=("--join", tmp_path / "first"))
-    assert "join must be the folder of a report" in none.stderr
     assert other.exit_code not in (0, 1)
-    assert none.exit_code not in (0, 1)
+    for damaged in ("{", "[]", '{"tables": 3, "made": 4}', json.dumps(joined | {"tables": joined["tables"] | {
+            "certificates": []}}), json.dumps(joined | {"made": joined["made"] | {"models": []}})):
+        (tmp_path / "first" / "report.json").write_text(damaged)
+        none = evaluate(place, tmp_path / "other", "generator", more=("--join", tmp_path / "first"))
+        assert "join must be the folder of a report" in none.stderr
+        assert none.exit_code not in (0, 1)
 
 
 def test_what_was_not_given_is_said_to_be_absent(place, tmp_path):

@@ -1,7 +1,6 @@
 """What importing costs, what it needs, and what it makes public."""
 
 import json
-import statistics
 import subprocess
 import sys
 
@@ -52,7 +51,7 @@ def test_import_takes_less_than_half_a_second():
         return float(done.stdout)
 
     seconds()
-    assert statistics.median(seconds() for _ in range(5)) < 0.5
+    assert min(seconds() for _ in range(5)) < 0.5  # other work on the machine only adds
 
 
 def test_no_import_of_the_physics_and_no_help_imports_torch_even_where_it_is_installed():
@@ -82,7 +81,7 @@ def test_help_takes_less_than_half_a_second():
         return float(done.stderr)
 
     seconds()
-    assert statistics.median(seconds() for _ in range(3)) < 0.5
+    assert min(seconds() for _ in range(5)) < 0.5  # other work on the machine only adds
 
 
 def test_lazy_submodules_work_without_extras():

@@ -1,0 +1,265 @@
+"""Write docs/evaluation.md, and its pictures, from a report of `allpet evaluate` with baselines of the generator.
+
+    python benchmarks/evaluation_report.py docs/evaluation docs/generator_small.json
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from allpet_gen.certificate import printed
+from allpet_gen.evaluation.report_join import read_report
+from allpet_gen.settings import read_settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+#: What a report calls each generator, and what the page does.
+NAMES = {"generator": "generator", "generator, guidance 1": "generator, no guidance", "vae": "VAE", "gan": "GAN",
+         "sgm": "score-based model"}
+#: Pictures of the report that the page shows, by the section below which they stand.
+PICTURES = {"distances": "methods", "translations": "translations"}
+#: What is compared: less is better.
+_DISTANCES = ("frechet", "kernel_rbf", "kernel_polynomial")
+
+HEAD = """# The paper's results, redone
+
+What the figures 2 to 7 of [arXiv:2509.09130](https://arxiv.org/abs/2509.09130) show, measured on simulated patients
+whom no model was trained on: the whole of it, pictures, tables and intervals, is one page,
+[report.html](evaluation/report.html), and one record, [report.json](evaluation/report.json). Here are the generators
+beside one another, and the rest in short; translations and certificates have pages of their own,
+[here](translation.md) and [here](certificates.md).
+
+{date}, {hardware}; seed {seed}; {drawn} drawn sinograms of each generator; {patients} patients and {samples} samples
+for translations.
+
+```
+allpet simulate --patients 720 --seed 2026 --size 128 --out cohort.zarr
+{training}
+{command}
+python benchmarks/evaluation_report.py docs/evaluation docs/generator_small.json
+```
+
+The same checkpoints and store give the same tables again, to the last digit on one machine."""
+
+GENERATORS = """## Generators beside one another
+
+All were trained on the same sinograms of the same patients, with the same augmentation, prompts and seed, and each with
+about as much computing, {share} of what the generator had that ships:
+
+{budgets}
+
+The average of the weights after the last step is taken of each. The generator's guidance was chosen on validation
+patients, so it stands here without as well. Last in each table, for comparison, the generator that ships; its figures
+are of [its own page](generator.md), measured on the same sinograms.
+
+Fréchet and kernel distances to real sinograms of test patients, mean over random halvings (95 % interval); "real" is
+the floor, as many real ones against real ones. "random-cnn" is an untrained network with fixed weights, "statistics"
+are named ones; none of them is the FID of photographs."""
+
+
+def main(argv=None) -> None:
+    """Write the page and its pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("report", type=Path, help="folder of allpet evaluate")
+    parser.add_argument("shipped", type=Path, help="record of generator_quality.py")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "evaluation.md")
+    arguments = parser.parse_args(argv)
+    record, pictures = read_report(arguments.report)
+    arguments.out.write_text(page(record, json.loads(arguments.shipped.read_text())))
+    for name in PICTURES.values():
+        if name in pictures:
+            (arguments.out.parent / "images" / f"evaluation-{name}.png").write_bytes(pictures[name])
+
+
+def page(record: dict, shipped: dict) -> str:
+    """Return the page as Markdown."""
+    tables, made = record["tables"], record["made"]
+    parts = [HEAD.format(**tables["tier"], date=made["date"], hardware=made["hardware"], seed=tables["seed"],
+                         training=training_commands(made["models"]), command=evaluation_commands(made)),
+             GENERATORS.format(budgets=budgets(made["models"]), share=share_of_shipped(made["models"])),
+             distances(tables, shipped), figure("distances")]
+    if "generator" in tables["prompts"]:
+        parts.append(ahead(tables))
+    parts += [prompts(tables, shipped), copies(tables, shipped), consistency(tables)]
+    if "translations" in tables:
+        parts += [translations(tables), figure("translations")]
+    if tables["certificates"]:
+        parts.append(certificates(tables))
+    return "\n\n".join(parts) + "\n"
+
+
+def evaluation_commands(made: dict) -> str:
+    """Return the commands of a report, and of those that it was joined to, the first one first."""
+    before = evaluation_commands(made["joined"]) + "\n" if "joined" in made else ""
+    return before + made["command"]
+
+
+def training_commands(models: dict) -> str:
+    """Return the commands that trained the generators of a report."""
+    lines = []
+    for name in ("generator", "vae", "gan", "sgm"):
+        if name in models:
+            method = "" if name == "generator" else f"--method {name} "
+            steps = " ".join(f"--set training.{part}.steps={how['steps']}"
+                             for part, how in models[name]["training"].items())
+            lines.append(f"allpet train {method}--config small --store cohort.zarr --out run {steps}")
+    return "\n".join(lines)
+
+
+def budgets(models: dict) -> str:
+    """Return a list of what each generator was trained with."""
+    return "\n".join(f"- {NAMES[name]}: " + ", ".join(
+        f"{part} {how['steps']:,} steps of {how['batch']}" for part, how in models[name]["training"].items())
+        for name in models if name in NAMES)
+
+
+def share_of_shipped(models: dict) -> str:
+    """Return what part of the shipped generator's computing that of the others is, in words."""
+    found = {}
+    for name, model in models.items():
+        if name in NAMES:
+            full = read_settings("small")["training"]
+            parts = model["training"]
+            found[name] = sum(how["steps"] for how in parts.values()) / sum(full[part]["steps"] for part in parts)
+    low, high = min(found.values()), max(found.values())
+    return f"{low:.0%}" if f"{low:.0%}" == f"{high:.0%}" else f"{low:.0%} to {high:.0%}"
+
+
+def figure(name: str) -> str:
+    """Return the link to a picture."""
+    return f"![{name}](images/evaluation-{PICTURES[name]}.png)"
+
+
+def distances(tables: dict, shipped: dict) -> str:
+    """Return a table of distances for each domain and features."""
+    parts = []
+    for key, by_tracer in tables["distances"].items():
+        lines = [f"### {key}", "", "| | Fréchet | × real | kernel, RBF | precision | recall | coverage |",
+                 "|" + "---|" * 7]
+        rows = {NAMES[name]: by_tracer["all"][name] for name in NAMES if name in by_tracer["all"]}
+        for name, found in (rows | {"the generator that ships": shipped["distances"][key]}).items():
+            lines.append(row(name, found, "generated"))
+        lines.append(row("real", next(iter(rows.values())), "floor"))
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def row(name: str, found: dict, side: str) -> str:
+    """Return a row of the table of distances."""
+    of_floor = found["frechet"][side]["value"] / found["frechet"]["floor"]["value"]
+    shares = (f"{found[metric][side]['value']:.2f}" for metric in ("precision", "recall", "coverage"))
+    return (f"| {name} | {cell(found['frechet'][side])} | {of_floor:.2f} | {cell(found['kernel_rbf'][side])} | "
+            f"{' | '.join(shares)} |")
+
+
+def cell(values: dict) -> str:
+    """Return a value with its interval."""
+    return f"{values['value']:.3g} ({values['low']:.3g} to {values['high']:.3g})"
+
+
+def ahead(tables: dict) -> str:
+    """Return a table of where the generator is nearer to real sinograms than each baseline."""
+    names = [name for name in ("vae", "gan", "sgm") if name in tables["distances"]["image, random-cnn"]["all"]]
+    lines = ["### Is the generator ahead?", "",
+             "It is, of a baseline, where its distance is the smaller; clearly so, where the intervals are apart.", "",
+             f"| | {' | '.join(NAMES[name] for name in names)} |", "|---" * (len(names) + 1) + "|"]
+    for key, by_tracer in tables["distances"].items():
+        for metric in _DISTANCES:
+            cells = [verdict(by_tracer["all"]["generator"][metric]["generated"],
+                             by_tracer["all"][name][metric]["generated"]) for name in names]
+            lines.append(f"| {key}, {metric.replace('_', ' ')} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def verdict(ours: dict, other: dict) -> str:
+    """Return where a distance stands beside another one."""
+    place = "ahead" if ours["value"] < other["value"] else "**behind**"
+    apart = ours["high"] < other["low"] or other["high"] < ours["low"]
+    return f"{place}, clearly" if apart else f"{place}, within the intervals"
+
+
+def prompts(tables: dict, shipped: dict) -> str:
+    """Return the table of obedience."""
+    lines = ["### Prompts", "",
+             "What a classifier of real training sinograms names; the score is the exponential of the mean divergence "
+             "of its certainty, in the manner of Inception's.", "",
+             "| | tracer | region | both | score |", "|---|---|---|---|---|"]
+    rows = {NAMES.get(name, name): found for name, found in tables["prompts"].items()}
+    for name, found in rows.items():
+        lines.append(f"| {name} | " + " | ".join(f"{100 * found[k]:.1f} %" for k in ("tracer", "region", "both"))
+                     + f" | {cell(found['score'])} |")
+    found = shipped["prompts"]["generated"]
+    lines.append("| the generator that ships | " + " | ".join(f"{100 * found[k]:.1f} %" for k in ("tracer", "region",
+                                                                                                   "both")) + " | |")
+    empty = ", ".join(f"{NAMES[name]} {n}" for name, n in tables["left out"].items() if n)
+    return "\n".join([*lines, "", f"Empty draws, left out: {empty or 'none'}."])
+
+
+def copies(tables: dict, shipped: dict) -> str:
+    """Return the table of copies of training patients."""
+    lines = ["### Copies of training patients", "", "| | copies | authentic |", "|---|---|---|"]
+    rows = {NAMES[name]: tables["copies"][name] for name in NAMES if name in tables["copies"]}
+    rows["the generator that ships"] = shipped["copies"]
+    lines += [f"| {name} | " + " | ".join(share(found[key]["generated"]) for key in ("copies", "authenticity")) + " |"
+              for name, found in rows.items()]
+    real = next(iter(tables["copies"].values()))
+    lines.append("| real, held out | " + " | ".join(share(real[key]["held_out"]) for key in ("copies", "authenticity"))
+                 + " |")
+    return "\n".join(lines)
+
+
+def share(values: dict) -> str:
+    """Return a share with its interval, in per cent."""
+    return f"{100 * values['value']:.1f} % ({100 * values['low']:.1f} to {100 * values['high']:.1f})"
+
+
+def consistency(tables: dict) -> str:
+    """Return the table of Helgason-Ludwig residuals."""
+    lines = ["### Helgason–Ludwig residuals", "",
+             "Of uncorrected counts, in per cent: what a generator should have is what real ones have.", "",
+             "| | order 0 | 1 | 2 | 3 |", "|---|---|---|---|---|"]
+    lines += [f"| {NAMES.get(name, name)} | " + " | ".join(f"{100 * v:.1f}" for v in values) + " |"
+              for name, values in tables["consistency"].items()]
+    return "\n".join(lines)
+
+
+def translations(tables: dict) -> str:
+    """Return the bridge beside the best of the methods that are told as little, and beside the source."""
+    lines = ["## Translations", "",
+             "PSNR of images in dB, of the bridge that ships and of the best classical method; "
+             "[Translations, measured](translation.md) has all methods, baselines and doses.", "",
+             "| | source | best classical method | bridge |", "|---|---|---|---|"]
+    for name, found in tables["translations"].items():
+        methods = {m: f["metrics"]["psnr"] for m, f in found["images"]["methods"].items()}
+        classical = {m: f for m, f in methods.items() if m in ("fbp", "osem", "bsrem", "gaussian", "bsrem, no factors")}
+        best = max(classical, key=lambda m: classical[m]["mean"]) if classical else None
+        said = f"{interval(classical[best])}, {best}" if best else "none"
+        lines.append(f"| {name} | {interval(methods['source'])} | {said} | {interval(methods['bridge'])} |")
+    return "\n".join(lines)
+
+
+def interval(found: dict) -> str:
+    """Return a mean in dB with its interval."""
+    return f"{found['mean']:.1f} ({found['low']:.1f} to {found['high']:.1f})"
+
+
+def certificates(tables: dict) -> str:
+    """Return the bounds at one chance of error, before and after augmentation."""
+    lines = ["## PAC-Bayes bounds", "",
+             "Of the denoising loss, n in patients; predicting nothing has about 1. The generator is the one of this "
+             "page, and the patients are the test patients of this store; [those of the models that ship]"
+             "(certificates.md) have more patients.", "",
+             "| | patients | loss | bound, δ = 0.05 | bound, δ = 0.001 |", "|---|---|---|---|---|"]
+    for name, kinds in tables["certificates"].items():
+        for kind, found in kinds.items():
+            bounds = {r["delta"]: printed(r["bound"]) + (" (vacuous)" if r["vacuous"] else "") for r in found["rows"]}
+            lines.append(f"| {name}, {kind} | {found['patients']} | {found['loss']:.4f} | {bounds[0.05]} | "
+                         f"{bounds[0.001]} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
