@@ -33,7 +33,7 @@ demo: $(if $(wildcard $(TEST_STAMP)),$(TEST_STAMP),$(USER_STAMP))
 
 # Files of tests run side by side, each of them in one process, for what a file sets up is shared within it.
 test: lint
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(TEST_STAMP)
 	@$(BIN)/ruff check .

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from allpet_gen._free_memory import available_memory
+from allpet_gen.training_settings import device_precision
 from allpet_physics.errors import InputError
 from allpet_physics.geometry import ParallelGeometry
 
@@ -200,7 +201,7 @@ def require_memory(count: MemoryCount, stage: str = "", *, batch: int, precision
         ways.append(f"lower {of_stage}batch to {fits} and raise {of_all}accumulation to {-(-batch // fits)}")
     if room > 0 and not gradient_checkpointing:
         ways.append(f"set {of_all}gradient_checkpointing to true")
-    if room > 0 and precision == "no":
+    if room > 0 and precision == "no" and device_precision() == "bf16":
         ways.append(f'set {of_all}precision to "bf16"')
     ways.append("take a smaller size")
     raise InputError(

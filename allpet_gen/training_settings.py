@@ -95,17 +95,21 @@ class TrainingSettings:
 
 
 def device_precision() -> str:
-    """Return "bf16" where a GPU or the CPU has instructions for it, "no" elsewhere.
+    """Return "bf16" where a GPU, or a processor without one, has instructions for it, "no" elsewhere.
 
-    A processor without them computes bfloat16 all the same, but a step then takes ten times as long as in float32.
+    A processor without them computes bfloat16 all the same, but a step then takes ten times as long as in float32. Of
+    processors, those with AVX-512 or AMX instructions count, if torch can tell.
     """
+    from allpet_gen._torch import require_torch
+
+    require_torch()
     import torch
 
     if torch.cuda.is_available():
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         has = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not say
-        fast = any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+        fast = any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
     return "bf16" if fast else "no"
 
 

@@ -160,6 +160,9 @@ def command_line(ctx) -> str:
     words = []
     for word in ctx.meta.get("allpet.arguments", []):
         option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        name, is_pair, folder = value.partition("=")
+        if is_pair and set(folder) & set("/\\"):  # NAME=DIR
+            value = f"{name}={base_name(folder.rstrip('/'))}"
         # click turns the text into a Path, which drops a trailing slash.
         words.append(f"{option}{equals}{'(withheld)' if value in withheld else paths.get(str(Path(value)), value)}")
     return " ".join([ctx.command_path, *(f'"{w}"' if " " in w else w for w in words)])

@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from allpet_gen.certificate import printed
-from allpet_gen.evaluation.report_join import read_report
+from allpet_gen.evaluation.report_join import in_order, read_report
 from allpet_gen.settings import read_settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,8 +19,6 @@ ROOT = Path(__file__).resolve().parents[1]
 #: What a report calls each generator, and what the page does.
 NAMES = {"generator": "generator", "generator, guidance 1": "generator, no guidance", "vae": "VAE", "gan": "GAN",
          "sgm": "score-based model"}
-#: Pictures of the report that the page shows, by the section below which they stand.
-PICTURES = {"distances": "methods", "translations": "translations"}
 #: What is compared: less is better.
 _DISTANCES = ("frechet", "kernel_rbf", "kernel_polynomial")
 
@@ -32,8 +30,7 @@ whom no model was trained on: the whole of it, pictures, tables and intervals, i
 beside one another, and the rest in short; translations and certificates have pages of their own,
 [here](translation.md) and [here](certificates.md).
 
-{date}, {hardware}; seed {seed}; {drawn} drawn sinograms of each generator; {patients} patients and {samples} samples
-for translations.
+{date}, {hardware}; seed {seed}; {drawn} drawn sinograms of each generator.
 
 ```
 allpet simulate --patients 720 --seed 2026 --size 128 --out cohort.zarr
@@ -47,7 +44,7 @@ The same checkpoints and store give the same tables again, to the last digit on 
 GENERATORS = """## Generators beside one another
 
 All were trained on the same sinograms of the same patients, with the same augmentation, prompts and seed, and each with
-about as much computing, {share} of what the generator had that ships:
+about as much computing, {share} of the steps in the settings `small`, with which the one that ships was trained:
 
 {budgets}
 
@@ -60,6 +57,10 @@ the floor, as many real ones against real ones. "random-cnn" is an untrained net
 are named ones; none of them is the FID of photographs."""
 
 
+UNFINISHED = """A generator that was trained as long as these is not among them, so the table does not say which method
+is the best."""
+
+
 def main(argv=None) -> None:
     """Write the page and its pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -68,24 +69,28 @@ def main(argv=None) -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "evaluation.md")
     arguments = parser.parse_args(argv)
     record, pictures = read_report(arguments.report)
-    arguments.out.write_text(page(record, json.loads(arguments.shipped.read_text())))
-    for name in PICTURES.values():
-        if name in pictures:
-            (arguments.out.parent / "images" / f"evaluation-{name}.png").write_bytes(pictures[name])
+    text = page(record, json.loads(arguments.shipped.read_text(encoding="utf-8")), pictures)
+    for name in shown(pictures):
+        (arguments.out.parent / "images" / f"evaluation-{name}.png").write_bytes(pictures[name])
+    arguments.out.write_text(text, encoding="utf-8")
 
 
-def page(record: dict, shipped: dict) -> str:
+def shown(pictures) -> list[str]:
+    """Return the names of the pictures of a report that the page shows."""
+    return [*in_order(pictures, "methods"), *(name for name in ("distances", "translations") if name in pictures)]
+
+
+def page(record: dict, shipped: dict, pictures) -> str:
     """Return the page as Markdown."""
     tables, made = record["tables"], record["made"]
     parts = [HEAD.format(**tables["tier"], date=made["date"], hardware=made["hardware"], seed=tables["seed"],
                          training=training_commands(made["models"]), command=evaluation_commands(made)),
-             GENERATORS.format(budgets=budgets(made["models"]), share=share_of_shipped(made["models"])),
-             distances(tables, shipped), figure("distances")]
-    if "generator" in tables["prompts"]:
-        parts.append(ahead(tables))
+             GENERATORS.format(budgets=budgets(made["models"]), share=share_of_full(made["models"])),
+             figures(in_order(pictures, "methods")), distances(tables, shipped), figures(["distances"])]
+    parts.append(ahead(tables) if "generator" in tables["prompts"] else UNFINISHED)
     parts += [prompts(tables, shipped), copies(tables, shipped), consistency(tables)]
-    if "translations" in tables:
-        parts += [translations(tables), figure("translations")]
+    if "bridge" in made["models"]:
+        parts += [translations(tables), figures(["translations"])]
     if tables["certificates"]:
         parts.append(certificates(tables))
     return "\n\n".join(parts) + "\n"
@@ -103,9 +108,10 @@ def training_commands(models: dict) -> str:
     for name in ("generator", "vae", "gan", "sgm"):
         if name in models:
             method = "" if name == "generator" else f"--method {name} "
-            steps = " ".join(f"--set training.{part}.steps={how['steps']}"
-                             for part, how in models[name]["training"].items())
-            lines.append(f"allpet train {method}--config small --store cohort.zarr --out run {steps}")
+            how = {f"{part}.steps": of["steps"] for part, of in models[name]["training"].items()}
+            how |= {"precision": models[name]["precision"], "seed": models[name]["seed"]}
+            words = " ".join(f"--set training.{setting}={value}" for setting, value in how.items())
+            lines.append(f"allpet train {method}--config small --store cohort.zarr --out run {words}")
     return "\n".join(lines)
 
 
@@ -116,8 +122,8 @@ def budgets(models: dict) -> str:
         for name in models if name in NAMES)
 
 
-def share_of_shipped(models: dict) -> str:
-    """Return what part of the shipped generator's computing that of the others is, in words."""
+def share_of_full(models: dict) -> str:
+    """Return what part of the steps of the settings "small" the generators had, in words."""
     found = {}
     for name, model in models.items():
         if name in NAMES:
@@ -128,9 +134,9 @@ def share_of_shipped(models: dict) -> str:
     return f"{low:.0%}" if f"{low:.0%}" == f"{high:.0%}" else f"{low:.0%} to {high:.0%}"
 
 
-def figure(name: str) -> str:
-    """Return the link to a picture."""
-    return f"![{name}](images/evaluation-{PICTURES[name]}.png)"
+def figures(names) -> str:
+    """Return the links to pictures."""
+    return "\n\n".join(f"![{name}](images/evaluation-{name}.png)" for name in names)
 
 
 def distances(tables: dict, shipped: dict) -> str:
@@ -164,7 +170,7 @@ def ahead(tables: dict) -> str:
     """Return a table of where the generator is nearer to real sinograms than each baseline."""
     names = [name for name in ("vae", "gan", "sgm") if name in tables["distances"]["image, random-cnn"]["all"]]
     lines = ["### Is the generator ahead?", "",
-             "It is, of a baseline, where its distance is the smaller; clearly so, where the intervals are apart.", "",
+             "Ahead of a baseline, where its distance is the smaller; clearly so, where the intervals are apart.", "",
              f"| | {' | '.join(NAMES[name] for name in names)} |", "|---" * (len(names) + 1) + "|"]
     for key, by_tracer in tables["distances"].items():
         for metric in _DISTANCES:
@@ -229,8 +235,9 @@ def consistency(tables: dict) -> str:
 def translations(tables: dict) -> str:
     """Return the bridge beside the best of the methods that are told as little, and beside the source."""
     lines = ["## Translations", "",
-             "PSNR of images in dB, of the bridge that ships and of the best classical method; "
-             "[Translations, measured](translation.md) has all methods, baselines and doses.", "",
+             "PSNR of images in dB, of the bridge that ships and of the best classical method, {patients} patients, "
+             "{samples} samples; [Translations, measured](translation.md) has all methods, baselines and "
+             "doses.".format(**tables["tier"]), "",
              "| | source | best classical method | bridge |", "|---|---|---|---|"]
     for name, found in tables["translations"].items():
         methods = {m: f["metrics"]["psnr"] for m, f in found["images"]["methods"].items()}

@@ -194,7 +194,7 @@ def memory(setup) -> dict:
 
     out = {}
     for size in ("small", "medium", "base"):
-        settings = read_settings(size)
+        settings = read_settings(size, {"training.precision": "bf16"})
         geometry = type(setup.test.geometry)(**cohort_parameters(3, size=settings["cohort"]["size"])["geometry"])
         for stage in ("autoencoder", "denoiser"):
             count = training_memory(settings, geometry, stage)

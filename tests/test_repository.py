@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TEXT = {".py", ".md", ".toml", ".txt", ".ipynb", ".yml", ".yaml", ".json", ""}
+TEXT = {".py", ".md", ".toml", ".txt", ".ipynb", ".yml", ".yaml", ".json", ".html", ""}
 
 
 def tracked_files():

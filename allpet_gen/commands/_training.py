@@ -62,6 +62,21 @@ class Report:
             line.note(f"{self.stage}: step {step} of {steps}, loss {self._loss:.4g}, {_time_text(seconds_left)} left")
 
 
+def begun_precision(folder: Path) -> str | None:
+    """Return the precision of the training in a folder, None if there is none; say so where it is slow here."""
+    from allpet_gen.training_card import read_card
+    from allpet_gen.training_settings import device_precision
+
+    card = read_card(folder)
+    if card is None:
+        return None
+    found = card["settings"].get("training", {}).get("precision")
+    if found == "bf16" and device_precision() == "no":
+        line.note("the training was begun in bfloat16, for which this machine has no instructions: a step takes ten "
+                  "times as long as with --set training.precision=no, which changes the losses a little.")
+    return found
+
+
 def planned_cohort(settings: Mapping) -> dict:
     """Return the parameters of the cohort that the settings describe."""
     from allpet_physics.simulation.cohort_settings import cohort_parameters

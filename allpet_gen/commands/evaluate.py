@@ -74,10 +74,12 @@ def command(ctx, store, models, tier, seed, keep, earlier, out, overwrite, as_js
     with line.collected_warnings() as noticed, staged(out, names, overwrite=overwrite) as folder:
         found = report.evaluate(loaded, cohort, store, report.TIERS[tier], seed=seed, keep=keep, progress=progress,
                                 stage=progress.stage)
-        taken = {}
+        taken, sheets = {}, joining.sheets(found.shown)
         if before is not None:
-            taken = joining.pictures_to_take(found.tables, found.shown, before["tables"], pictures_before)
-            found = replace(found, tables=joining.join_tables(found.tables, before["tables"]))
+            taken, of_models = joining.pictures_to_take(found.shown, before["made"]["sheets"], pictures_before, asked)
+            sheets |= of_models
+            noticed += joining.differing(found.tables, before["tables"])
+            found = replace(found, tables=joining.join_tables(found.tables, before["tables"], asked))
         progress.stage("drawing")
         pictures = folder / "pictures"
         pictures.mkdir()
@@ -91,8 +93,8 @@ def command(ctx, store, models, tier, seed, keep, earlier, out, overwrite, as_js
                                              f"{platform.python_version()}",
                                  "versions": versions_of_all(), "store": store_digest(cohort),
                                  "models": (before["made"]["models"] if before else {})
-                                 | report.made_of(loaded, report.TIERS[tier])}
-                        | ({"joined": before["made"]} if before else {}),
+                                 | report.made_of(loaded, report.TIERS[tier]), "sheets": sheets}
+                        | ({"joined": before["made"] | {"warnings": before["warnings"]}} if before else {}),
                         "warnings": noticed})
         (folder / joining.PAGE).write_text(page(record, shown), encoding="utf-8")
         write_record(folder / joining.RECORD, record)

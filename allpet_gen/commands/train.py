@@ -69,7 +69,9 @@ def command(ctx, config, store, out, stage, tasks, method, changes, resume, over
         tasks, family = translation.chosen_tasks(tasks, config), translation.FAMILY
     else:
         family = ""
-    settings = read_settings(config, dict(parse_change(change) for change in changes), family)
+    # A training that was begun on another machine goes on in the precision of that one, unless told otherwise.
+    begun = None if overwrite else shared.begun_precision(out if method == _GENERATOR else out / method)
+    settings = read_settings(config, dict(parse_change(change) for change in changes), family, begun)
     if not tasks:
         settings = settings_of(settings, method)
     stages = _STAGES[:2] if stage == "all" else (stage,)

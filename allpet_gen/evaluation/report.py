@@ -183,10 +183,11 @@ def made_of(models: Mapping[str, Model], tier: Tier) -> dict:
     out = {}
     for name, model in models.items():
         card = training_card(model.folder)
-        settings = card["settings"]
-        out[name] = {"digest": model.digest, "training": {part: dict(settings["training"][part]) for part in
-                                                          card.get("stages", {}) if part in settings["training"]},
-                     "start": settings["data"].get("start", "source") if name in TRANSLATIONS else None,
+        how = card["settings"]["training"]
+        out[name] = {"digest": model.digest,
+                     "training": {part: dict(how[part]) for part in card.get("stages", {}) if part in how},
+                     "store": card["store"]["sha256"], "seed": how["seed"], "precision": how["precision"],
+                     "start": card["settings"]["data"].get("start", "source") if name in TRANSLATIONS else None,
                      "asked": _asked(name, model.pipe, tier)}
     return out
 

@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 
 from allpet_gen.certificate import printed
+from allpet_gen.evaluation.report_join import in_order
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}
 table{border-collapse:collapse;font-size:13px;margin:.8rem 0}th,td{padding:.15rem .6rem;text-align:right}
@@ -80,9 +81,11 @@ def _made(made) -> str:
 
 def _section(title: str, pictures, name: str, *texts: str) -> str:
     body = "".join(text if text.startswith("<") else f"<p>{escape(text)}</p>" for text in texts if text)
-    names = [known for known in sorted(pictures) if known.startswith(name)] + ["distances"] * (name == "methods")
-    shown = "".join(_picture(pictures[known], known, title) for known in names if known in pictures)
-    if not shown and (name == "pairs" or not body):
+    names = [*in_order(pictures, name), *(["distances"] if name == "methods" and "distances" in pictures else [])]
+    shown = "".join(_picture(pictures[known], known, title) for known in names)
+    if not shown and name == "pairs":
+        body = '<p class="absent">Not evaluated: no run had both a generator and a bridge.</p>'
+    elif not shown and not body:
         body = '<p class="absent">Not evaluated: no model for it was given.</p>'
     return f"<h2>{escape(title)}</h2>{shown}{body}"
 
@@ -93,8 +96,11 @@ def _picture(path: Path, name: str, title: str) -> str:
 
 
 def _generators(tables) -> list[str]:
+    empty = {name: n for name, n in tables.get("left out", {}).items() if n}
+    counts = ", ".join(f"{name} {n}" for name, n in empty.items())
+    left = [f"Empty draws that were left out: {counts}."] if empty else []
     if "distances" not in tables:
-        return []
+        return left
     parts = ["Fréchet and kernel distances to test patients; the floor is that of real against real, for as many "
              "samples. The generator draws with the guidance that was chosen on validation patients, and again "
              "without (guidance 1); the others have none. None of them is the FID of photographs. Precision and "
@@ -111,9 +117,7 @@ def _generators(tables) -> list[str]:
     parts += ["<h3>Prompts</h3>", "What a classifier of real training sinograms names, and the exponential of the mean "
               "divergence of its certainty (a score in the manner of Inception, by a classifier of sinograms).",
               table(["", "tracer as asked", "region as asked", "score"], rows)]
-    empty = {name: n for name, n in tables["left out"].items() if n}
-    if empty:
-        parts.append("Empty draws that were left out: " + ", ".join(f"{name} {n}" for name, n in empty.items()) + ".")
+    parts += left
     rows = [(name, f"{f['n_training']}", *(f"{100 * f[key][side]['value']:.1f} %" for key in ("copies", "authenticity")
                      for side in ("generated", "held_out"))) for name, f in tables["copies"].items()]
     parts += ["<h3>Copies of training patients</h3>",

@@ -37,7 +37,8 @@ _USES = {"sgm": {"denoiser"}}
 _BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 
 
-def read_settings(config="small", changes: Mapping | None = None, family: str = "") -> dict:
+def read_settings(config="small", changes: Mapping | None = None, family: str = "",
+                  automatic: str | None = None) -> dict:
     """Return the settings of a size or of a file of one's own, with some of them changed.
 
     Parameters
@@ -48,11 +49,13 @@ def read_settings(config="small", changes: Mapping | None = None, family: str = 
         New values by dotted name, such as ``{"training.denoiser.steps": 100}``.
     family : {"", "translation-"}
         The generator's settings, or those of bridges and baselines.
+    automatic : str, optional
+        What a precision "auto" stands for; by default for that of `device_precision`.
 
     Returns
     -------
     dict
-        Sections as dictionaries, in plain types; a precision "auto" is settled for this machine.
+        Sections as dictionaries, in plain types; a precision "auto" is settled.
 
     Raises
     ------
@@ -75,7 +78,7 @@ def read_settings(config="small", changes: Mapping | None = None, family: str = 
         _update(settings, nested)
     _check(settings)
     if settings["training"]["precision"] == "auto":
-        settings["training"]["precision"] = device_precision()
+        settings["training"]["precision"] = automatic or device_precision()
     return settings
 
 

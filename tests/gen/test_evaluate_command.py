@@ -13,6 +13,7 @@ from allpet_gen.baselines.unet import UNetPipeline
 from allpet_gen.certificate import printed
 from allpet_gen.evaluation.generated_table import draw_like, held_out
 from allpet_gen.evaluation.report import ROWS, rounded
+from allpet_gen.evaluation.report_join import join_tables, pictures_to_take
 from allpet_gen.evaluation.report_page import with_interval
 from allpet_gen.evaluation.translation_table import remembered
 from allpet_gen.settings import read_settings
@@ -80,6 +81,7 @@ def test_the_page_stands_alone_and_has_every_section(report):
     assert "Not evaluated" not in page
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert len(page) < 6_000_000
+    assert str(report.parent) not in page + (report / "report.json").read_text()
 
 
 def test_figures_of_the_page_are_those_of_the_record(report):
@@ -119,7 +121,10 @@ def test_the_page_of_the_documentation_says_what_the_report_found(report, tmp_pa
     assert f"| image, random-cnn, frechet | {evaluation_report.verdict(ours, gan)} |" in page
     assert "--method gan --config small --store cohort.zarr --out run --set training.gan.steps=" in page
     assert f"| {ROWS[0]} | " in page
-    assert (tmp_path / "images" / "evaluation-methods.png").read_bytes().startswith(b"\x89PNG")
+    shown = re.findall(r"!\[[^]]+\]\(images/(.*?)\)", page)
+    assert shown == [f"evaluation-{name}.png" for name in ("methods", "distances", "translations")]
+    for name in shown:
+        assert (tmp_path / "images" / name).read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(("ours", "other", "said"), [
@@ -158,25 +163,89 @@ def test_a_report_joined_from_two_is_the_report_of_all(place, report, tmp_path):
     assert whole["made"]["models"] == joined["made"]["models"]
     assert joined["made"]["joined"]["command"] != joined["made"]["command"]
     page = (tmp_path / "both" / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 8  # two sheets of generators
+    assert page.count("data:image/png;base64,") == 9  # two sheets of generators, two of corrections
 
     def figure(name, text):
         return re.search(f'<figure id="{name}">.*?src="(.*?)"', text)[1]
 
     before = (tmp_path / "first" / "report.html").read_text()
-    assert figure("correction", before) == figure("correction", page)  # shows U-Nets, as one of the bridge would not
+    assert figure("correction", before) == figure("correction2", page) != figure("correction", page)
     assert figure("methods", before) == figure("methods2", page) != figure("methods", page)
     assert figure("distances", page) == figure("distances", (report / "report.html").read_text())
     assert "Joined to: " in page
     other = evaluate(place, tmp_path / "other", "generator", more=("--join", tmp_path / "first", "--seed", "2"))
     assert "join must be a report of the same seed, 2, but was of 1" in other.stderr
     assert other.exit_code not in (0, 1)
+    assert joined["made"]["sheets"] == {"methods": ["generator"], "methods2": ["gan"], "correction": ["bridge"],
+                                        "correction2": ["unet", "unet+sd"]}
     for damaged in ("{", "[]", '{"tables": 3, "made": 4}', json.dumps(joined | {"tables": joined["tables"] | {
             "certificates": []}}), json.dumps(joined | {"made": joined["made"] | {"models": []}})):
         (tmp_path / "first" / "report.json").write_text(damaged)
         none = evaluate(place, tmp_path / "other", "generator", more=("--join", tmp_path / "first"))
         assert "join must be the folder of a report" in none.stderr
         assert none.exit_code not in (0, 1)
+
+
+def of_generator(value, *names):
+    """Return tables in which each of some generators has a value everywhere, real sinograms beside them."""
+    found = dict.fromkeys(names, value)
+    return {"left out": found, "prompts": {"real, held out": 0} | found, "copies": found,
+            "consistency": {"real, held out": 0} | found, "classes": ["one"],
+            "distances": {"image": {"all": found, "FDG": found}}, "certificates": {}}
+
+
+def test_what_was_measured_anew_leaves_nothing_of_the_old_behind():
+    earlier = of_generator("old", "generator", "generator, guidance 1", "gan")
+    empty = {"left out": {"generator": 500, "generator, guidance 1": 500}, "certificates": {}}  # all draws were empty
+    joined = join_tables(empty, earlier, {"generator"})
+    assert joined["left out"] == empty["left out"] | {"gan": "old"}
+    assert joined["prompts"] == {"real, held out": 0, "gan": "old"}
+    assert joined["copies"] == joined["distances"]["image"]["FDG"] == {"gan": "old"}
+    anew = of_generator("new", "gan")
+    anew["distances"]["image"].pop("FDG")  # too few were drawn of one tracer
+    joined = join_tables(anew, earlier, {"gan"})
+    assert list(joined["prompts"]) == ["real, held out", "generator", "gan", "generator, guidance 1"]
+    assert joined["copies"]["gan"] == "new"
+    assert set(joined["distances"]["image"]["FDG"]) == {"generator", "generator, guidance 1"}
+    assert earlier == of_generator("old", "generator", "generator, guidance 1", "gan")
+    joined = join_tables({"certificates": {}}, earlier, {"bridge"})  # into a report without generators
+    assert joined == earlier
+
+
+def test_a_model_that_translates_fewer_tasks_now_loses_its_other_rows():
+    def row(*names):
+        return {"data_range": 1, "n_items": 2, "n_patients": 2, "methods": dict.fromkeys(names, 1)}
+
+    def table(*names):
+        return {"sinograms": row(*names), "images": row(*names), "regions covered": dict.fromkeys(names, 1)}
+
+    earlier = {"translations": {"a": table("osem", "unet", "unet, views", "unet+sd"), "b": table("unet", "bridge")},
+               "certificates": {"bridge": 1}}
+    joined = join_tables({"translations": {"a": table("osem", "unet")}, "certificates": {}}, earlier, {"unet"})
+    assert set(joined["translations"]["a"]["images"]["methods"]) == {"osem", "unet", "unet+sd"}
+    assert set(joined["translations"]["b"]["sinograms"]["methods"]) == {"bridge"}
+    assert joined["certificates"] == {"bridge": 1}
+
+
+def test_sheets_of_earlier_reports_follow_in_their_order_and_old_ones_of_a_model_go():
+    def drawn(*names):
+        return {"drawn": dict.fromkeys(("real, held out", *names))}
+
+    first, models = pictures_to_take(drawn("vae"), {"methods": ["gan"]}, {"methods": b"gan", "drawn": b"g"}, {"vae"})
+    assert first == {"methods2": b"gan", "drawn": b"g"}
+    assert models == {"methods2": ["gan"]}
+    earlier = {"methods": ["vae"], "methods2": ["gan"], "methods10": ["sgm"]}
+    pages = {name: name.encode() for name in earlier}
+    then, models = pictures_to_take(drawn("generator"), earlier, pages, {"generator"})
+    assert then == {"methods2": b"methods", "methods3": b"methods2", "methods4": b"methods10"}
+    assert models == {"methods2": ["vae"], "methods3": ["gan"], "methods4": ["sgm"]}
+    then, _ = pictures_to_take(drawn("gan"), earlier, pages, {"gan"})
+    assert then == {"methods2": b"methods", "methods3": b"methods10"}
+    assert pictures_to_take({}, earlier, pages, {"bridge"})[0] == {"methods": b"methods", "methods2": b"methods2",
+                                                                   "methods3": b"methods10"}
+    both = {"pairs": b"p", "correction": b"c"}
+    assert pictures_to_take({}, {"correction": ["unet"]}, both, {"gan"})[0] == both
+    assert pictures_to_take({}, {"correction": ["bridge"]}, both, {"bridge"})[0] == {}
 
 
 def test_what_was_not_given_is_said_to_be_absent(place, tmp_path):

@@ -118,7 +118,8 @@ def test_checkpointing_is_counted_to_the_byte():
 @pytest.mark.parametrize(("build", "inputs", "dtype", "checkpointing"), [
     (convolutions, images(), None, False), (convolutions, images(), torch.bfloat16, False),
     (unet, latents(), None, False), (unet, latents(), None, True), (unet, latents(), torch.bfloat16, False)])
-def test_the_peak_is_near_the_one_that_the_allocator_saw(build, inputs, dtype, checkpointing):
+def test_the_peak_is_near_the_one_that_the_allocator_saw(build, inputs, dtype, checkpointing, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # the steps are the processor's
     network = build().train()
     if checkpointing:
         network.enable_gradient_checkpointing()
@@ -282,6 +283,7 @@ def test_enough_memory_passes_and_a_tenth_is_to_spare(monkeypatch):
 
 def test_the_refusal_names_a_batch_that_fits_and_only_ways_that_are_left(monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda device: 11e9)
+    monkeypatch.setattr(memory, "device_precision", lambda: "bf16")
     with pytest.raises(InputError) as caught:
         require_memory(COUNT, "denoiser", batch=16)
     assert str(caught.value) == (
@@ -292,6 +294,10 @@ def test_the_refusal_names_a_batch_that_fits_and_only_ways_that_are_left(monkeyp
     with pytest.raises(InputError) as caught:
         require_memory(COUNT, batch=16, precision="bf16", gradient_checkpointing=True)
     assert str(caught.value).endswith("free; lower batch to 5 and raise accumulation to 4, or take a smaller size.")
+    monkeypatch.setattr(memory, "device_precision", lambda: "no")
+    with pytest.raises(InputError) as caught:
+        require_memory(COUNT, batch=16)
+    assert "bf16" not in str(caught.value)
     monkeypatch.setattr(memory, "available_memory", lambda device: 5e9)
     with pytest.raises(InputError, match=r"5 GB free; take a smaller size\.$"):
         require_memory(COUNT, batch=16)

@@ -1,6 +1,7 @@
 """Settings: sizes, files of one's own, changes, and what is refused by name."""
 
 import pytest
+import torch
 
 from allpet_gen.settings import SIZES, differences, parse_change, read_settings
 from allpet_gen.training_settings import TrainingSettings
@@ -32,10 +33,9 @@ def test_every_size_fits_itself(size):
 
 
 @pytest.mark.parametrize(("has", "precision"), [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"),
-                                                ({"bf16": True}, "bf16"), ({"avx512_bf16": False, "avx2": True}, "no"),
-                                                ({}, "no"), (None, "no")])
+                                                ({"avx512_bf16": False, "avx2": True}, "no"), ({}, "no"),
+                                                (None, "no")])
 def test_precision_is_settled_for_the_processor(has, precision, monkeypatch):
-    torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     if has is None:  # a torch that does not say
         monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
@@ -45,11 +45,11 @@ def test_precision_is_settled_for_the_processor(has, precision, monkeypatch):
     for family in ("", "translation-"):
         assert read_settings("small", family=family)["training"]["precision"] == precision
         assert read_settings("small", {"training.precision": "bf16"}, family)["training"]["precision"] == "bf16"
+        assert read_settings("small", {}, family, "fp16")["training"]["precision"] == "fp16"  # that of what goes on
 
 
 @pytest.mark.parametrize(("emulated", "precision"), [(False, "bf16"), (True, "no")])
 def test_precision_is_settled_for_the_gpu(emulated, precision, monkeypatch):
-    torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: not emulated)
     assert TrainingSettings(1, 1, 1.0, precision="auto").precision == precision

@@ -131,6 +131,25 @@ def test_the_same_command_trains_the_same_weights_in_two_parts(trained, given, t
         assert (tmp_path / "m" / weights).read_bytes() == (trained[0] / weights).read_bytes()
 
 
+@pytest.mark.parametrize("extra", [(), ("--method", "gan")])
+def test_a_training_goes_on_in_the_precision_of_the_machine_that_began_it(given, tmp_path, monkeypatch, extra):
+    tiny = ["--set", "training.precision=auto", "--set", "training.gan.steps=1", "--set", "training.gan.batch=2",
+            "--out", tmp_path / "m"]
+    here = ["allpet_gen.training_settings.device_precision", "allpet_gen.settings.device_precision"]
+    for name in here:
+        monkeypatch.setattr(name, lambda: "bf16")
+    begun = train(*given, *tiny, *extra, *(() if extra else ("--stage", "autoencoder")))
+    assert begun.exit_code == 0, begun.output
+    assert "no instructions" not in begun.stderr
+    for name in here:
+        monkeypatch.setattr(name, lambda: "no")
+    again = train(*given, *tiny, *extra, "--resume")
+    assert again.exit_code == 0, again.output
+    assert "begun in bfloat16, for which this machine has no instructions" in again.stderr
+    card = json.loads((tmp_path / "m" / (extra[1] if extra else "") / "training.json").read_text())
+    assert card["settings"]["training"]["precision"] == "bf16"
+
+
 def test_a_training_is_not_replaced_unless_asked(trained, given, tmp_path):
     out = trained[0]
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}

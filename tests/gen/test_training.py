@@ -102,9 +102,9 @@ train(Fit(), Points(), how, Path(sys.argv[1]))
 def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", KILLED, tmp_path], cwd=ROOT, stderr=subprocess.DEVNULL)
     began = time.monotonic()
-    while checkpoints.latest_checkpoint(tmp_path) is None and time.monotonic() - began < 60:
+    while checkpoints.latest_checkpoint(tmp_path) is None and time.monotonic() - began < 120:
         time.sleep(0.02)
-    states = 0
+    began, states = time.monotonic(), 0
     while time.monotonic() - began < 60 and states < 25:  # stopped at moments that have nothing to do with its writing
         time.sleep(0.011)
         process.send_signal(signal.SIGSTOP)

@@ -43,7 +43,7 @@ def test_import_needs_no_extra_loads_nothing_heavy_and_prints_nothing():
 
 
 def test_import_takes_less_than_half_a_second():
-    # Processor time of the whole process, interpreter start included: other work on the machine does not count.
+    # Processor time of the whole process, interpreter start included.
     program = "import allpet_physics, time; print(time.process_time())"
 
     def seconds():
@@ -70,6 +70,14 @@ print(json.dumps(sorted(sys.modules)))"""
     assert "train " in done.stderr
     loaded = {name.partition(".")[0] for name in json.loads(done.stdout)}
     assert not loaded & {"torch", "diffusers", "accelerate", "safetensors", "tensorboard"}
+
+
+def test_help_does_not_load_the_simulation():
+    program = ("import json, sys; sys.argv = ['allpet', '--help']\nfrom allpet_physics.cli import main\n"
+               "try:\n    main()\nfinally:\n    print(json.dumps(sorted(sys.modules)), file=sys.stderr)")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "allpet_physics.acquisition" in json.loads(done.stderr)
+    assert "allpet_physics.simulation" not in json.loads(done.stderr)
 
 
 def test_help_takes_less_than_half_a_second():

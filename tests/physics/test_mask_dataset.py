@@ -195,6 +195,7 @@ def started(path, *options):
 def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, uninterrupted, workers):
     path = tmp_path / "s"
     process = started(path, "--workers", workers)
+    process.send_signal(signal.SIGSTOP)  # it must not end while its children are looked for
     children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False)
     process.kill()
     process.communicate(timeout=30)

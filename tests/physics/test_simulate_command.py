@@ -51,6 +51,7 @@ def test_twenty_patients_killed_and_resumed_are_the_same_bytes(tmp_path, written
     process = subprocess.Popen(python(RUN, "simulate", "--out", path, *TWENTY, "--workers", workers),
                                stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
     wait_for(lambda: len(list(path.glob("records/*.sha256"))) >= 1)
+    process.send_signal(signal.SIGSTOP)  # it must not end while its children are looked for
     children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False)
     process.kill()
     process.communicate(timeout=30)
