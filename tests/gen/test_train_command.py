@@ -131,10 +131,10 @@ def test_the_same_command_trains_the_same_weights_in_two_parts(trained, given, t
         assert (tmp_path / "m" / weights).read_bytes() == (trained[0] / weights).read_bytes()
 
 
-@pytest.mark.parametrize("extra", [(), ("--method", "gan")])
+@pytest.mark.parametrize("extra", [(), ("--method", "sgm")])
 def test_a_training_goes_on_in_the_precision_of_the_machine_that_began_it(given, tmp_path, monkeypatch, extra):
-    tiny = ["--set", "training.precision=auto", "--set", "training.gan.steps=1", "--set", "training.gan.batch=2",
-            "--out", tmp_path / "m"]
+    tiny = ["--set", "training.precision=auto", "--set", "sgm.patch=2", "--set", "training.sgm.steps=1", "--set",
+            "training.sgm.batch=2", "--out", tmp_path / "m"]
     here = ["allpet_gen.training_settings.device_precision", "allpet_gen.settings.device_precision"]
     for name in here:
         monkeypatch.setattr(name, lambda: "bf16")
