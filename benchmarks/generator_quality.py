@@ -24,6 +24,8 @@ from allpet_gen.prompt_guidance import parse_guidance
 
 #: Sections in the order in which they are made; each needs those before it only for what it says.
 SECTIONS = ("autoencoder", "distances", "prompts", "stronger", "consistency", "copies", "seconds", "memory")
+#: Settings whose trainings the record has the memory of.
+SIZES = ("small", "medium", "base")
 
 
 def main(argv=None) -> dict:
@@ -183,7 +185,6 @@ def seconds(setup) -> dict:
     return out
 
 
-
 def memory(setup) -> dict:
     """Bytes that training takes by size and stage, counted exactly from the networks without running them."""
     import dataclasses
@@ -193,7 +194,7 @@ def memory(setup) -> dict:
     from allpet_physics.simulation.cohort_settings import cohort_parameters
 
     out = {}
-    for size in ("small", "medium", "base"):
+    for size in SIZES:
         settings = read_settings(size, {"training.precision": "bf16"})
         geometry = type(setup.test.geometry)(**cohort_parameters(3, size=settings["cohort"]["size"])["geometry"])
         for stage in ("autoencoder", "denoiser"):
