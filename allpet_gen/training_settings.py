@@ -98,7 +98,7 @@ def device_precision() -> str:
     """Return "bf16" where a GPU, or a processor without one, has instructions for it, "no" elsewhere.
 
     A processor without them computes bfloat16 all the same, but a step then takes ten times as long as in float32. Of
-    processors, those with AVX-512 or AMX instructions count, if torch can tell.
+    processors, those with such AVX-512 or AMX instructions count, if torch can tell.
     """
     from allpet_gen._torch import require_torch
 

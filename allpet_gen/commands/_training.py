@@ -70,7 +70,8 @@ def begun_precision(folder: Path) -> str | None:
     card = read_card(folder)
     if card is None:
         return None
-    found = card["settings"].get("training", {}).get("precision")
+    training = card["settings"].get("training")
+    found = training.get("precision") if isinstance(training, Mapping) else None  # what is wrong there is said later
     if found == "bf16" and device_precision() == "no":
         line.note("the training was begun in bfloat16, for which this machine has no instructions: a step takes ten "
                   "times as long as with --set training.precision=no, which changes the losses a little.")

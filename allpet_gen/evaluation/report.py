@@ -184,9 +184,8 @@ def made_of(models: Mapping[str, Model], tier: Tier) -> dict:
     for name, model in models.items():
         card = training_card(model.folder)
         how = card["settings"]["training"]
-        out[name] = {"digest": model.digest,
+        out[name] = {"digest": model.digest, "seed": how["seed"], "precision": how["precision"],
                      "training": {part: dict(how[part]) for part in card.get("stages", {}) if part in how},
-                     "store": card["store"]["sha256"], "seed": how["seed"], "precision": how["precision"],
                      "start": card["settings"]["data"].get("start", "source") if name in TRANSLATIONS else None,
                      "asked": _asked(name, model.pipe, tier)}
     return out

@@ -13,7 +13,7 @@ from allpet_gen.baselines.unet import UNetPipeline
 from allpet_gen.certificate import printed
 from allpet_gen.evaluation.generated_table import draw_like, held_out
 from allpet_gen.evaluation.report import ROWS, rounded
-from allpet_gen.evaluation.report_join import join_tables, pictures_to_take
+from allpet_gen.evaluation.report_join import differing, join_tables, pictures_to_take
 from allpet_gen.evaluation.report_page import with_interval
 from allpet_gen.evaluation.translation_table import remembered
 from allpet_gen.settings import read_settings
@@ -210,6 +210,14 @@ def test_what_was_measured_anew_leaves_nothing_of_the_old_behind():
     assert earlier == of_generator("old", "generator", "generator, guidance 1", "gan")
     joined = join_tables({"certificates": {}}, earlier, {"bridge"})  # into a report without generators
     assert joined == earlier
+
+
+def test_reports_that_saw_real_sinograms_otherwise_are_told_apart():
+    first, other = of_generator(1, "gan"), of_generator(2, "vae")
+    assert differing(first, other) == []
+    other["prompts"]["real, held out"] = 0.5
+    assert "(prompts)" in differing(first, other)[0]
+    assert differing({"certificates": {}}, other) == []
 
 
 def test_a_model_that_translates_fewer_tasks_now_loses_its_other_rows():
