@@ -85,13 +85,13 @@ class ProjectionDiscriminator(nn.Module):
         super().__init__()
         widths, coarsest = levels_of(geometry, patch, block_out_channels)
         self.patch, before = patch, widths[0]
-        layers = [WrapConv2d(nn.Conv2d(patch**2, before, 3, padding=1), geometry.arc, patch)]
+        layers = [WrapConv2d(_begun(nn.Conv2d(patch**2, before, 3, padding=1), slope=1.0), geometry.arc, patch)]
         for level, width in enumerate(widths):
             layers.append(_Residual(before, width, halves=level + 1 < len(widths)))
             before = width
-        layers += [nn.LeakyReLU(_SLOPE), nn.Flatten(), nn.Linear(before * coarsest[0] * coarsest[1], features),
-                   nn.LeakyReLU(_SLOPE)]
-        self.phi, self.psi, self.told = nn.Sequential(*layers), nn.Linear(features, 1), Told(features)
+        layers += [nn.LeakyReLU(_SLOPE), nn.Flatten(),
+                   _begun(nn.Linear(before * coarsest[0] * coarsest[1], features)), nn.LeakyReLU(_SLOPE)]
+        self.phi, self.psi, self.told = nn.Sequential(*layers), _begun(nn.Linear(features, 1)), Told(features)
         wrap_convolutions(self, geometry.arc)
 
     def forward(self, x: torch.Tensor, tokens: torch.Tensor, view: torch.Tensor | None = None) -> torch.Tensor:
@@ -213,13 +213,31 @@ def gradient_penalty(judge, x: torch.Tensor) -> torch.Tensor:
     return gradient.square().flatten(1).sum(1).mean()
 
 
+def _begun(layer: nn.Module, slope: float = _SLOPE) -> nn.Module:
+    """Return a layer with weights that keep the mean square of its input (He et al. 2015, arXiv 1502.01852).
+
+    With PyTorch's own, each layer has a third of the mean square or less, and without norms a discriminator then begins
+    all but blind: its features told two sinograms apart by a thousandth of what they differ by.
+
+    Parameters
+    ----------
+    layer : nn.Conv2d or nn.Linear
+    slope : float
+        Of the leaky rectifier before the layer; 1 where there is none.
+    """
+    nn.init.kaiming_normal_(layer.weight, a=slope, nonlinearity="leaky_relu")
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
 class _Residual(nn.Module):
     """Two convolutions beside a shortcut, then the mean of 2 × 2 where it halves."""
 
     def __init__(self, before: int, width: int, halves: bool):
         super().__init__()
-        self.first, self.second = (nn.Conv2d(n, width, 3, padding=1) for n in (before, width))
-        self.shortcut = nn.Conv2d(before, width, 1, bias=False)
+        self.first, self.second = (_begun(nn.Conv2d(n, width, 3, padding=1)) for n in (before, width))
+        self.shortcut = _begun(nn.Conv2d(before, width, 1, bias=False), slope=1.0)
         self.halves = halves
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

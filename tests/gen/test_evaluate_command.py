@@ -106,15 +106,26 @@ def test_figures_of_the_page_are_those_of_the_record(report):
     assert made["generator"]["asked"] == {"steps": 4, "guidance": 3, "guidance_start": 0.4}
 
 
-def test_the_page_of_the_documentation_says_what_the_report_found(report, tmp_path, monkeypatch):
+def test_the_page_of_the_documentation_says_what_the_report_found(report, tmp_path, monkeypatch, capsys):
     root = Path(__file__).resolve().parents[2]
     monkeypatch.syspath_prepend(root / "benchmarks")
     import evaluation_report
 
     (tmp_path / "images").mkdir()
-    evaluation_report.main([str(report), str(root / "docs" / "generator_small.json"), "--out",
-                            str(tmp_path / "evaluation.md")])
-    page, tables = (tmp_path / "evaluation.md").read_text(), json.loads((report / "report.json").read_text())["tables"]
+    tables, shipped = (json.loads(path.read_text()) for path in (report / "report.json",
+                                                                 root / "docs" / "generator_small.json"))
+    tables = tables["tables"]
+
+    def write():
+        (tmp_path / "shipped.json").write_text(json.dumps(shipped))
+        evaluation_report.main([str(report), str(tmp_path / "shipped.json"), "--out", str(tmp_path / "evaluation.md")])
+
+    with pytest.raises(SystemExit):
+        write()
+    assert "on the real sinograms of the report" in capsys.readouterr().err
+    shipped["consistency"]["real, held out"]["all"] = tables["consistency"]["real, held out"]
+    write()
+    page = (tmp_path / "evaluation.md").read_text()
     ours, gan = (tables["distances"]["image, random-cnn"]["all"][name]["frechet"]["generated"]
                  for name in ("generator", "gan"))
     assert f"| GAN | {evaluation_report.cell(gan)} | " in page
@@ -125,6 +136,19 @@ def test_the_page_of_the_documentation_says_what_the_report_found(report, tmp_pa
     assert shown == [f"evaluation-{name}.png" for name in ("methods", "distances", "translations")]
     for name in shown:
         assert (tmp_path / "images" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_committed_page_is_that_of_the_committed_report(monkeypatch):
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    monkeypatch.syspath_prepend(docs.parent / "benchmarks")
+    import evaluation_report
+
+    record, pictures = evaluation_report.read_report(docs / "evaluation")
+    shipped = json.loads((docs / "generator_small.json").read_text())
+    assert evaluation_report.unfit(record["tables"], shipped) is None
+    assert evaluation_report.page(record, shipped, pictures) == (docs / "evaluation.md").read_text()
+    for name in evaluation_report.shown(pictures):
+        assert (docs / "images" / f"evaluation-{name}.png").read_bytes() == pictures[name]
 
 
 @pytest.mark.parametrize(("ours", "other", "said"), [
