@@ -110,7 +110,8 @@ def refuse_other_settings(card: Mapping, settings: Mapping) -> None:
                          "the old ones, choose another --out, or --overwrite.")
 
 
-def _hardware(processes: int) -> dict:
+def hardware(processes: int = 1) -> dict:
+    """Return on what this runs: system, processors that it may use, processes, device."""
     import torch
 
     on_gpu = torch.cuda.is_available()
@@ -134,4 +135,4 @@ def _begun(settings: Mapping, cohort, sets, processes: int) -> dict:
                           "drawn": int((np.asarray(training.patients) < 0).sum())},
             "geometry": training.geometry.to_dict(), "seeds": {"training": settings["training"]["seed"]},
             "versions": versions() | {name: metadata.version(name) for name in _PACKAGES},
-            "hardware": _hardware(processes)}
+            "hardware": hardware(processes)}

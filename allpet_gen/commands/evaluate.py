@@ -52,7 +52,7 @@ def command(ctx, store, models, tier, seed, keep, earlier, out, overwrite, as_js
     from allpet_gen.evaluation import report_join as joining
     from allpet_gen.evaluation.report_page import page
     from allpet_gen.evaluation.report_pictures import draw_all
-    from allpet_gen.training_card import store_digest
+    from allpet_gen.training_card import hardware, store_digest
     from allpet_physics._files import refuse_existing, refuse_unwritable, staged
     from allpet_physics._record import plain
     from allpet_physics.commands._roi2sino_results import write_record
@@ -89,8 +89,7 @@ def command(ctx, store, models, tier, seed, keep, earlier, out, overwrite, as_js
         shown = {path.stem: path for path in sorted(pictures.glob("*.png"))}
         record = plain({"allpet": "evaluate", "tables": found.tables,
                         "made": {"command": line.command_line(ctx), "date": str(date.today()), "tier": tier,
-                                 "hardware": f"{platform.system()} {platform.machine()}, Python "
-                                             f"{platform.python_version()}",
+                                 "hardware": _said(hardware()),
                                  "versions": versions_of_all(), "store": store_digest(cohort),
                                  "models": (before["made"]["models"] if before else {})
                                  | report.made_of(loaded, report.TIERS[tier]), "sheets": sheets}
@@ -119,6 +118,12 @@ def _asked(models, known) -> dict[str, str]:
             raise InputError(f"model must name each kind once, but {name} was named twice.")
         found[name] = folder
     return found or dict(_SHIPPED)
+
+
+def _said(found) -> str:
+    """Return what a report was made on, in words."""
+    return (f"{found['system']}, {found['processors']} processors, {found['device']}, Python "
+            f"{platform.python_version()}")
 
 
 def _load(name: str, source: str):
