@@ -62,8 +62,8 @@ are named ones; none of them is the FID of photographs."""
 
 WITHOUT_GAN = """There is no GAN among them yet. One was trained as long as the others and drew one sinogram for each
 prompt: its discriminator began with weights under which the signal faded, so that it could not tell drawn sinograms
-from real ones (its loss stayed at 1.95, and guessing has 2). That is mended, and to show the old one would flatter the
-others."""
+from real ones (its loss stayed at 1.95, and guessing has 2). The start is mended; whether that is all it lacked, a new
+one has to show. To show the old one would flatter the others."""
 
 WHY = """### Why not everywhere
 
