@@ -70,7 +70,7 @@ WHY = """### Why not everywhere
 The generator's guidance was chosen for the one that ships. A denoiser with a quarter of its training is not worth so
 much trust: guided, it obeys more and makes some caricatures, abdomens with wide arms and hollow trunks, which lie far
 from all real ones. Fréchet distances and the polynomial kernel weigh such draws by the square of their distance and
-more, the RBF kernel hardly, and that is where it is behind and ahead.
+more, the RBF kernel hardly: wherever it is behind, it is so in one of the first two.
 
 The VAE's sinograms are near to real ones on average because they are averages: each is plausible, and together they
 are a small part of what there is, as recall says. Its bodies are too round, so that their totals change too little with

@@ -217,7 +217,7 @@ def _begun(layer: nn.Module, slope: float = _SLOPE) -> nn.Module:
     """Return a layer with weights that keep the mean square of its input (He et al. 2015, arXiv 1502.01852).
 
     With PyTorch's own, each layer has a third of the mean square or less, and without norms a discriminator then begins
-    all but blind: its features told two sinograms apart by a thousandth of what they differ by.
+    all but blind: its features told two sinograms apart by a few thousandths of what they differ by.
 
     Parameters
     ----------
