@@ -12,7 +12,8 @@ Order of the words of a sample
 """
 
 import numpy as np
-from numba import njit
+
+from allpet_physics._compiled import compiled
 
 _WORD = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
@@ -31,7 +32,7 @@ _PLACEMENTS = 256
 _SEARCH_STEPS, _SWEEPS = 200_000, 8
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def philox(c0, c1, c2, c3, k0, k1):
     """Return the four words of a counter of four words and a key of two; all are uint64 below 2**32."""
     for _ in range(10):
@@ -41,14 +42,14 @@ def philox(c0, c1, c2, c3, k0, k1):
     return c0, c1, c2, c3
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _open_stream(state, seed, index):
     state[_USED], state[_MADE] = 4, 0
     state[_INDEX], state[_INDEX + 1] = index & _WORD, index >> _HALF
     state[_SEED], state[_SEED + 1] = seed & _WORD, seed >> _HALF
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def below(state, n):
     """Return a uniform whole number in [0, n), for 1 <= n < 2**32."""
     bound = np.uint64(n)
@@ -65,7 +66,7 @@ def below(state, n):
             return np.int64(product >> _HALF)
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def draw_counts(seed, indices, n_min, n_max):
     """Return the number of blocks of each sample, int64."""
     state, counts = np.empty(_STATE, np.uint64), np.empty(indices.size, np.int64)
@@ -75,7 +76,7 @@ def draw_counts(seed, indices, n_min, n_max):
     return counts
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def draw_blocks(seed, indices, offsets, rows, cols, n_min, n_max, px_min, px_max, square, grid, out):
     """Fill `out` (row, col, height, width) for each sample; return -1, or the position of one that was not packed."""
     state, order, scratch = np.empty(_STATE, np.uint64), np.empty(n_max, np.int64), np.empty((2, n_max), np.int64)
@@ -93,7 +94,7 @@ def draw_blocks(seed, indices, offsets, rows, cols, n_min, n_max, px_min, px_max
     return -1
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _place_in_cells(blocks, rows, cols, n_down, n_across, chosen, state):
     """Put each block anywhere in a cell of its own; cells without replacement by Floyd's algorithm (CACM 30:754)."""
     n_cells, k = n_down * n_across, blocks.shape[0]
@@ -112,7 +113,7 @@ def _place_in_cells(blocks, rows, cols, n_down, n_across, chosen, state):
         blocks[b, 1] = left + below(state, right - left - blocks[b, 3] + 1)
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _place_freely(blocks, rows, cols, order, scratch, state):
     """Place block after block, the largest first, each uniformly over the places that the former leave free."""
     k, area = blocks.shape[0], 0
@@ -138,12 +139,12 @@ def _place_freely(blocks, rows, cols, order, scratch, state):
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _area(blocks, b):
     return np.int64(blocks[b, 2]) * blocks[b, 3]
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _hits(blocks, placed, n, row, col, height, width):
     """Tell whether a block would overlap one of the first n placed ones."""
     for m in range(n):
@@ -154,7 +155,7 @@ def _hits(blocks, placed, n, row, col, height, width):
     return False
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _place_one(blocks, order, n, rows, cols, by_column, state):
     """Place block `order[n]` beside the n blocks before it, or tell that no place is free."""
     b = order[n]
@@ -179,7 +180,7 @@ def _place_one(blocks, order, n, rows, cols, by_column, state):
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _free_place(blocks, by_column, height, width, n_rows, n_cols, wanted):
     """Return the number of free places (up to the wanted one) and the wanted one's row and column.
 
@@ -204,7 +205,7 @@ def _free_place(blocks, by_column, height, width, n_rows, n_cols, wanted):
     return total, -1, -1
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _pack_on_shelves(blocks, rows, cols, order, used):
     """Pack rows of blocks, first fit by decreasing height; return whether it succeeded.
 
@@ -232,7 +233,7 @@ def _pack_on_shelves(blocks, rows, cols, order, used):
     return bottom <= rows
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _pack_by_search(blocks, rows, cols, placed, choice):
     """Search the packings in which no block can move up or left; return whether one was found.
 
@@ -273,7 +274,7 @@ def _pack_by_search(blocks, rows, cols, placed, choice):
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _spread(blocks, extents, state):
     """Mirror a packing at random, then slide each block to a uniform place between its neighbours, several times.
 

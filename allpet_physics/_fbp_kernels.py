@@ -3,12 +3,14 @@
 import numba as nb
 import numpy as np
 
+from allpet_physics._compiled import compiled
+
 #: Image rows that one task accumulates: a tile of this many rows stays in the first-level cache while every filtered
 #: projection passes over it. Fixed, so that the order of additions does not depend on the number of threads.
 ROWS_PER_TASK = 16
 
 
-@nb.njit(parallel=True, cache=True, fastmath={"contract", "nsz", "nnan", "ninf"}, error_model="numpy")
+@compiled(parallel=True, fastmath={"contract", "nsz", "nnan", "ninf"}, error_model="numpy")
 def back_project_linear(filtered, start, row_step, col_step, scale, image):
     """Sum linearly interpolated filtered projections into every pixel.
 

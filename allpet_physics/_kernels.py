@@ -30,6 +30,7 @@ import math
 import numpy as np
 from numba import njit, prange
 
+from allpet_physics._compiled import compiled
 from allpet_physics._simd import (
     LANES,
     add_area_step,
@@ -67,7 +68,7 @@ def _strip_weights(u, tau, inverse):
     return k, m, delta - m
 
 
-@njit(parallel=True, fastmath=_FASTMATH, cache=True)
+@compiled(parallel=True, fastmath=_FASTMATH)
 def spread_images(images, to_image, summed, out):
     """Write the transformed images into the lanes of `out` ``(group, row, n + 3, 8)``.
 
@@ -96,7 +97,7 @@ def spread_images(images, to_image, summed, out):
                     line[c + 1, lane] = images[i, a0 + a1 * r + a2 * c, b0 + b1 * r + b2 * c]
 
 
-@njit(parallel=True, fastmath=_FASTMATH, cache=True)
+@compiled(parallel=True, fastmath=_FASTMATH)
 def collect_images(lines, to_lane, out):
     """Add what every lane found for a pixel to `out` ``(slice, row, col)``, tile by tile: half the lanes lie across."""
     slices, rows, cols = out.shape
@@ -131,7 +132,7 @@ def _collect_angle(total, lane, reverse, row):
         row[far if reverse else b] = value
 
 
-@njit(parallel=True, fastmath=_FASTMATH, cache=True)
+@compiled(parallel=True, fastmath=_FASTMATH)
 def spread_sinograms(sinograms, angle, flipped, scale, margin, out):
     """Write scaled bins into the lanes of `out` ``(group, base, margin + bins + margin, 8)``, the margins zero."""
     groups, bases = out.shape[:2]
@@ -154,7 +155,7 @@ def spread_sinograms(sinograms, angle, flipped, scale, margin, out):
                     out[g, q, margin + far, lane + 1] = value
 
 
-@njit(parallel=True, fastmath=_FASTMATH, cache=True)
+@compiled(parallel=True, fastmath=_FASTMATH)
 def strip_forward(sums, table, angle, flipped, scale, out):
     """Write the strip projection, eq. (K2), into `out` ``(slice, angle, bin)``."""
     slices, _, n_bins = out.shape
@@ -192,7 +193,7 @@ def strip_forward(sums, table, angle, flipped, scale, out):
                     _collect_angle(total, lane, flipped[q, j], out[i, angle[q, j]])
 
 
-@njit(parallel=True, fastmath=_FASTMATH, cache=True)
+@compiled(parallel=True, fastmath=_FASTMATH)
 def strip_back(bins, table, out):
     """Write the transpose of `strip_forward` to `out` ``(group, row, n, 8)``; `bins` has one zero at either end."""
     groups, rows, n, _ = out.shape
@@ -223,7 +224,7 @@ def strip_back(bins, table, out):
                     out[g, r, j, lane] = total
 
 
-@njit(parallel=True, fastmath=_FASTMATH, cache=True)
+@compiled(parallel=True, fastmath=_FASTMATH)
 def joseph_forward(lines, table, angle, flipped, out):
     """Write the Joseph projection into `out` ``(slice, angle, bin)``."""
     slices, _, n_bins = out.shape
@@ -255,7 +256,7 @@ def joseph_forward(lines, table, angle, flipped, out):
                     _collect_angle(total, lane, flipped[q, j], out[i, angle[q, j]])
 
 
-@njit(parallel=True, fastmath=_FASTMATH, cache=True)
+@compiled(parallel=True, fastmath=_FASTMATH)
 def joseph_back(bins, table, out):
     """Write the transpose of `joseph_forward` to `out` ``(group, row, n + 3, 8)``: index j + 1 holds pixel j."""
     groups, rows, padded, _ = out.shape

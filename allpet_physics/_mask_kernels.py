@@ -17,6 +17,8 @@ import math
 import numpy as np
 from numba import njit, prange
 
+from allpet_physics._compiled import compiled
+
 # As in `_kernels`; no value here can be NaN, and saying so lets minima and maxima become vector instructions.
 _FASTMATH = {"contract", "nsz", "arcp", "nnan"}
 
@@ -88,7 +90,7 @@ def _footprint(block, rows, cols, pixel, width, cos, sin):
     return (x * cos + y * sin) * unit, long * unit, short * unit, block[2] * block[3] * pixel / long
 
 
-@njit(parallel=True, fastmath=_FASTMATH, cache=True)
+@compiled(parallel=True, fastmath=_FASTMATH)
 def blocks_strip(parameters, offsets, image_shape, pixel, width, cos, sin, out, largest):
     """Write the mean over each bin of the profiles of each set into `out` ``(set, angle, bin)``.
 
@@ -126,7 +128,7 @@ def blocks_strip(parameters, offsets, image_shape, pixel, width, cos, sin, out, 
             largest[i, a] = top
 
 
-@njit(parallel=True, fastmath=_FASTMATH, cache=True)
+@compiled(parallel=True, fastmath=_FASTMATH)
 def blocks_kernel(parameters, offsets, image_shape, pixel, width, cos, sin, kind, spread, out):
     """Write the profiles of each set at the bins' centres, smoothed by a kernel of size `spread` (bins)."""
     sets, n_angles, n_bins = out.shape
@@ -158,7 +160,7 @@ def blocks_kernel(parameters, offsets, image_shape, pixel, width, cos, sin, kind
             out[i, a, b] = total[b]
 
 
-@njit(cache=True)
+@compiled()
 def run_ends(masks, along_rows):
     """Return the ends of the runs of ones: ``(line, position, sign)`` and the offsets of each mask."""
     count, rows, cols = masks.shape
@@ -182,7 +184,7 @@ def run_ends(masks, along_rows):
     return ends, offsets
 
 
-@njit(parallel=True, fastmath=_FASTMATH, cache=True)
+@compiled(parallel=True, fastmath=_FASTMATH)
 def runs_strip(row_ends, row_offsets, col_ends, col_offsets, image_shape, pixel, width, cos, sin, out):
     """Write the strip projection of binary masks into `out` ``(mask, angle, bin)`` from the ends of their runs.
 
@@ -228,7 +230,7 @@ def runs_strip(row_ends, row_offsets, col_ends, col_offsets, image_shape, pixel,
             out[i, a, b] = max(partial[b] + filled, 0.0) * length
 
 
-@njit(parallel=True, fastmath={"nsz", "arcp"}, cache=True)
+@compiled(parallel=True, fastmath={"nsz", "arcp"})
 def composite_product(sinograms, scale, out):
     """Turn masks standing in ``out[:, 0]`` into [M̂·S, S, (1 - M̂)·S], M̂ = min(mask / scale, 1).
 

@@ -3,10 +3,12 @@
 import numba as nb
 import numpy as np
 
+from allpet_physics._compiled import compiled
+
 _DIAGONAL = 1 / np.sqrt(2)
 
 
-@nb.njit(parallel=True, cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
+@compiled(parallel=True, fastmath={"contract", "nsz"}, error_model="numpy")
 def penalty_rows(images, gamma, epsilon, rows):
     """Write the penalty of the pairs that each row forms with itself and the next, float64, shape (batch, rows)."""
     n_batch, n_rows, n_cols = images.shape
@@ -24,7 +26,7 @@ def penalty_rows(images, gamma, epsilon, rows):
         rows[item, row] = total
 
 
-@nb.njit(parallel=True, cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
+@compiled(parallel=True, fastmath={"contract", "nsz"}, error_model="numpy")
 def penalty_slopes(images, gamma, epsilon, gradient, curvature):
     """Write the gradient and the diagonal of the Hessian, both of the shape of `images`."""
     n_batch, n_rows, n_cols = images.shape

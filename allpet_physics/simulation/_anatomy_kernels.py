@@ -1,10 +1,11 @@
 """The compiled loops of the anatomy: distances to cell walls and to curved tubes."""
 
-import numba
 import numpy as np
 
+from allpet_physics._compiled import compiled
 
-@numba.njit(cache=True)
+
+@compiled()
 def wall_distance(x, y, z, seeds, cell, reach):
     """Return the distance in mm of every point to the wall between two Voronoi cells of different name.
 
@@ -32,7 +33,7 @@ def wall_distance(x, y, z, seeds, cell, reach):
     return out
 
 
-@numba.njit(cache=True)
+@compiled()
 def tube_level(x, y, z, points, radius):
     """Return, for every point, its least distance to a polyline over the radius there, and where along the line.
 
@@ -66,7 +67,7 @@ def tube_level(x, y, z, points, radius):
     return level, along
 
 
-@numba.njit(cache=True)
+@compiled()
 def spread(points, least):
     """Return the indices of points that are at least `least` from all that were kept before them."""
     kept = np.empty(len(points), np.int64)
