@@ -38,7 +38,7 @@ def new_objective(method: str, geometry: ParallelGeometry, settings: Mapping, sc
     scale : float
         Of counts.
     measured : mapping, optional
-        Of `measured_roots`, for the score-based model; ``classes`` of `ConditionalVAE`.
+        Of `measured_roots`, for the GAN and the score-based model; ``classes`` of `ConditionalVAE`.
 
     Raises
     ------
@@ -58,11 +58,11 @@ def new_objective(method: str, geometry: ParallelGeometry, settings: Mapping, sc
     if method == "vae":
         network = ConditionalVAE(fields, scale, **(measured or {}), **of_network)
         return VAEObjective(network, own, TrainingSettings.of(settings["training"], method).accumulation)
-    return GANObjective(GANGenerator(fields, scale, **of_network), own)
+    return GANObjective(GANGenerator(fields, scale, **(measured or {}), **of_network), own)
 
 
-def measured_roots(dataset: ViewDataset, noise_share: float) -> dict[str, float]:
-    """Return ``center``, ``deviation``, ``sigma_min`` and ``sigma_max`` of `ScoreNetwork` for some data.
+def measured_roots(dataset: ViewDataset, noise_share: float | None = None) -> dict[str, float]:
+    """Return ``center`` and ``deviation`` of some data, and ``sigma_min`` and ``sigma_max`` of `ScoreNetwork` for it.
 
     The largest noise is the largest distance of two standardised sinograms (Song and Ermon 2020, arXiv 2006.09011,
     technique 1), the smallest `noise_share` of the deviation of Poisson noise. All are of views of the first epoch, and
@@ -71,16 +71,17 @@ def measured_roots(dataset: ViewDataset, noise_share: float) -> dict[str, float]
     Parameters
     ----------
     dataset : ViewDataset
-    noise_share : float
+    noise_share : float, optional
+        Without it, there are no noises.
     """
     rows = range(0, len(dataset), -(-len(dataset) // _MEASURED))
     x = torch.stack([dataset[0, i]["x"] for i in rows]).flatten(1).double()
     center, deviation = x.mean().item(), x.std().item()
-    farthest = torch.cdist(x, x).max().item() / deviation
-    noise = dataset.scaling.noise / deviation
-    return {name: float(f"{value:.6g}") for name, value in (
-        ("center", center), ("deviation", deviation), ("sigma_min", noise_share * noise),
-        ("sigma_max", max(farthest, 10 * noise_share * noise)))}
+    found = {"center": center, "deviation": deviation}
+    if noise_share is not None:
+        farthest, least = torch.cdist(x, x).max().item() / deviation, noise_share * dataset.scaling.noise / deviation
+        found |= {"sigma_min": least, "sigma_max": max(farthest, 10 * least)}
+    return {name: float(f"{value:.6g}") for name, value in found.items()}
 
 
 def train_baseline(method: str, sets: tuple[ClassSet, ClassSet], settings: Mapping, out, **options) -> nn.Module:
@@ -107,9 +108,10 @@ def train_baseline(method: str, sets: tuple[ClassSet, ClassSet], settings: Mappi
         raise InputError(f"method must be one of {', '.join(METHODS)}, but was {method!r}.")
     how, scale = TrainingSettings.of(settings["training"], method), count_scale(sets[0])
     datasets = [ViewDataset(part, scale, settings["augmentation"], how.seed) for part in sets]
-    measured = {"classes": np.unique(sets[0].tokens, axis=0).tolist()}
-    if method == "sgm":
-        measured = measured_roots(datasets[0], settings["sgm"]["noise_share"])
+    if method == "vae":
+        measured = {"classes": np.unique(sets[0].tokens, axis=0).tolist()}
+    else:
+        measured = measured_roots(datasets[0], settings[method].get("noise_share"))
     objective = new_objective(method, sets[0].geometry, settings, scale, measured)
     return train(objective, datasets[0], how, training_folder(out, method), validation=datasets[1], **options)
 

@@ -96,7 +96,8 @@ def train(objective: nn.Module, dataset, settings: TrainingSettings, out, *, val
     Parameters
     ----------
     objective : nn.Module
-        ``objective(batch, generator, part)`` gives loss and terms; it has ``parts``, and ``betas`` if not (0.9, 0.99).
+        ``objective(batch, generator, part)`` gives loss and terms; it has ``parts``, ``betas`` if not (0.9, 0.99), and
+        ``rates``, by part, where a part has a multiple of the learning rate.
     dataset : Dataset
         Items by (epoch, index).
     settings : TrainingSettings
@@ -215,7 +216,7 @@ def _step(accelerator, model, objective, optimisers: dict, batches, settings: Tr
         suffix = f"_{part}" if number else ""
         _only(objective, part)
         for group in optimiser.param_groups:
-            group["lr"] = settings.rate(step)
+            group["lr"] = settings.rate(step) * getattr(objective, "rates", {}).get(part, 1.0)
         found: dict[str, float] = {}
         for passed, batch in enumerate(inputs):
             generator = _noise(accelerator, settings.seed, step, passed)

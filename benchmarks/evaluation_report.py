@@ -5,7 +5,9 @@
 
 import argparse
 import json
+import re
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +36,7 @@ whom no model was trained on: the whole of it, pictures, tables and intervals, i
 beside one another, and the rest in short; translations and certificates have pages of their own,
 [here](translation.md) and [here](certificates.md).
 
-{date}, {hardware}; seed {seed}; {drawn} drawn sinograms of each generator.
+Made on {made}; seed {seed}; {drawn} drawn sinograms of each generator.
 
 ```
 allpet simulate --patients 720 --seed 2026 --size 128 --out cohort.zarr
@@ -103,9 +105,14 @@ def main(argv=None) -> None:
     if fault := unfit(record["tables"], shipped):
         parser.error(fault)
     text = page(record, shipped, pictures)
-    for name in shown(pictures):
-        (arguments.out.parent / "images" / f"evaluation-{name}.png").write_bytes(pictures[name])
-    arguments.out.write_text(text, encoding="utf-8")
+    images = arguments.out.parent / "images"
+    try:
+        images.mkdir(parents=True, exist_ok=True)
+        for name in shown(pictures):
+            (images / f"evaluation-{name}.png").write_bytes(pictures[name])
+        arguments.out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        parser.error(f"out must be a file that can be written, but {str(arguments.out)!r} is none ({error}).")
 
 
 def shown(pictures) -> list[str]:
@@ -127,7 +134,7 @@ def unfit(tables: dict, shipped: dict) -> str | None:
 def page(record: dict, shipped: dict, pictures) -> str:
     """Return the page as Markdown."""
     tables, made = record["tables"], record["made"]
-    parts = [HEAD.format(**tables["tier"], date=made["date"], hardware=made["hardware"], seed=tables["seed"],
+    parts = [HEAD.format(**tables["tier"], made=when_and_where(made), seed=tables["seed"],
                          training=training_commands(made["models"]), command=evaluation_commands(made)),
              GENERATORS.format(budgets=budgets(made["models"]), share=share_of_full(made["models"]),
                                guided=GUIDED if "generator" in made["models"] else ""),
@@ -141,13 +148,43 @@ def page(record: dict, shipped: dict, pictures) -> str:
         parts += [translations(tables), figures(["translations"])]
     if tables["certificates"]:
         parts.append(certificates(tables))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(wrapped(part) for block in parts for part in block.split("\n\n")) + "\n"
+
+
+def wrapped(part: str) -> str:
+    """Return a paragraph in lines of at most 120 characters; tables, lists, headings, pictures and code as they are."""
+    if part.startswith(("|", "-", "#", "!", "```")):
+        return part
+    return textwrap.fill(part, 120, break_long_words=False, break_on_hyphens=False)
+
+
+def when_and_where(made: dict) -> str:
+    """Return the dates and machines of a report, and of those that it was joined to, the first one first."""
+    before = f"{when_and_where(made['joined'])}, and on " if "joined" in made else ""
+    return f"{before}{made['date']} ({made['hardware']})"
 
 
 def evaluation_commands(made: dict) -> str:
-    """Return the commands of a report, and of those that it was joined to, the first one first."""
+    """Return the commands of a report, and of those that it was joined to, the first one first.
+
+    Commands are recorded without the folders above; generators are where `training_commands` puts them.
+    """
     before = evaluation_commands(made["joined"]) + "\n" if "joined" in made else ""
-    return before + made["command"]
+    command = re.sub(r"--model generator=\S+", "--model generator=run", made["command"])
+    return before + continued(re.sub(r"--model (vae|gan|sgm)=\S+", r"--model \1=run/\1", command))
+
+
+def continued(command: str) -> str:
+    """Return a command in lines of at most 120 characters, for a shell."""
+    words = re.split(r" (?=--)", command)
+    lines = [words[0]]
+    for word in words[1:]:
+        if len(lines[-1]) + len(word) + 3 <= 120:  # a space, and the two characters that say that it goes on
+            lines[-1] += f" {word}"
+        else:
+            lines[-1] += " \\"
+            lines.append(f"    {word}")
+    return "\n".join(lines)
 
 
 def training_commands(models: dict) -> str:
@@ -159,7 +196,7 @@ def training_commands(models: dict) -> str:
             how = {f"{part}.steps": of["steps"] for part, of in models[name]["training"].items()}
             how |= {"precision": models[name]["precision"], "seed": models[name]["seed"]}
             words = " ".join(f"--set training.{setting}={value}" for setting, value in how.items())
-            lines.append(f"allpet train {method}--config small --store cohort.zarr --out run {words}")
+            lines.append(continued(f"allpet train {method}--config small --store cohort.zarr --out run {words}"))
     return "\n".join(lines)
 
 

@@ -19,10 +19,14 @@ from allpet_physics.geometry import ParallelGeometry
 _SLOPE = 0.2
 #: Counts that no bin has; beyond them, and for what is not finite, nothing is drawn.
 _MOST = 1e9
+#: What is added to the spread of pairs before its inverse is taken.
+_LEAST_SPREAD = 1e-3
 
 
 class GANGenerator(ModelMixin, ConfigMixin):
     r"""Noise z ~ N(0, I) and a prompt to roots x of expected counts, :math:`\lambda = c\,((x + 1)/2)^2` as of (E1).
+
+    Its layers make standardised roots, :math:`(x - m)/s`, and the discriminator judges those.
 
     Parameters
     ----------
@@ -30,6 +34,8 @@ class GANGenerator(ModelMixin, ConfigMixin):
         Of `ParallelGeometry.to_dict`; angles and bins must be multiples of patch · 2^(levels − 1).
     count_scale : float
         c, of `CountScaling`.
+    center, deviation : float
+        m and s of training sinograms, of `allpet_gen.baseline_stages.measured_roots`.
     latent_dim : int
         Of z.
     patch, block_out_channels, layers_per_block, token_dim, norm_num_groups
@@ -46,9 +52,9 @@ class GANGenerator(ModelMixin, ConfigMixin):
     _supports_gradient_checkpointing = True
 
     @register_to_config
-    def __init__(self, geometry: dict, count_scale: float, latent_dim: int = 128, patch: int = 4,
-                 block_out_channels=(64, 128, 192, 256), layers_per_block: int = 1, token_dim: int = 128,
-                 norm_num_groups: int = 16):
+    def __init__(self, geometry: dict, count_scale: float, center: float = 0.0, deviation: float = 1.0,
+                 latent_dim: int = 128, patch: int = 4, block_out_channels=(64, 128, 192, 256),
+                 layers_per_block: int = 1, token_dim: int = 128, norm_num_groups: int = 16):
         super().__init__()
         self.geometry, self.scaling = ParallelGeometry(**geometry), CountScaling(count_scale)
         self.decoder = VectorDecoder(self.geometry, as_positive_int("latent_dim", latent_dim), patch,
@@ -56,7 +62,11 @@ class GANGenerator(ModelMixin, ConfigMixin):
 
     def forward(self, z: torch.Tensor, tokens: torch.Tensor, view: torch.Tensor | None = None) -> torch.Tensor:
         """Return roots x (batch, 1, angle, bin) of noise (batch, latent_dim), float32."""
-        return self.decoder(z.to(self.dtype), tokens, view).float()
+        return self.config.center + self.config.deviation * self.decoder(z.to(self.dtype), tokens, view).float()
+
+    def standardised(self, x: torch.Tensor) -> torch.Tensor:
+        """Return roots without the mean of all bins and in units of their deviation, most of it between patients."""
+        return (x - self.config.center) / self.config.deviation
 
     def expected(self, x: torch.Tensor) -> torch.Tensor:
         """Return expected counts of roots x."""
@@ -64,7 +74,7 @@ class GANGenerator(ModelMixin, ConfigMixin):
 
 
 class ProjectionDiscriminator(nn.Module):
-    r"""Judges a sinogram x for what is said of it, y: high for what looks real.
+    r"""Judges standardised roots x of a sinogram for what is said of it, y: high for what looks real.
 
     .. math:: D(x, y) = \psi(\phi(x)) + \langle e(y), \phi(x)\rangle/\sqrt F, \tag{GA1}
 
@@ -105,12 +115,16 @@ class GANObjective(nn.Module):
     r"""Losses of a generator G and of the discriminator D, for counts n with roots x and what is said of them, y.
 
     .. math:: L_D = \langle\max(0, 1 - D(x, y))\rangle + \langle\max(0, 1 + D(\tilde x, y))\rangle
-              + \tfrac{\gamma}{2}\langle\|\nabla_x D(x, y)\|^2\rangle, \qquad L_G = -\langle D(\tilde x, y)\rangle,
-              \tag{GA2}
+              + \tfrac{\gamma}{2}\langle\|\nabla_x D(x, y)\|^2\rangle, \qquad
+              L_G = -\langle D(\tilde x, y)\rangle + \lambda_z\,
+              \Big\langle\frac{\|G(z, y) - G(z', y)\|_1}{\|z - z'\|_1}\Big\rangle^{-1}, \tag{GA2}
 
-    the hinge loss (Lim and Ye 2017, arXiv 1705.02894) with R1 (Mescheder et al. 2018, arXiv 1801.04406). Measured
-    counts are Poisson and G gives expectations λ, which D could tell apart by the noise alone. So D is shown counts on
-    both sides: those of G are drawn as a user's will be,
+    the hinge loss (Lim and Ye 2017, arXiv 1705.02894) with R1 (Mescheder et al. 2018, arXiv 1801.04406), and mode
+    seeking (Mao et al. 2019, arXiv 1903.05628; norms are means over their entries, those of sinograms in the roots'
+    deviations, and the inverse is of the batch's mean): without it, G drew one sinogram for each prompt whatever z was.
+    For it, G makes two of each prompt in half of a batch. Measured counts are Poisson and G gives expectations λ,
+    which D could tell apart by the noise alone. So D is shown counts on both sides: those of G are drawn as a user's
+    will be,
 
     .. math:: \tilde x = 2\sqrt{\tilde n/c} - 1, \quad \tilde n \sim \mathrm{Poisson}(\lambda), \qquad
               \frac{\partial\sqrt{\tilde n}}{\partial\sqrt\lambda} := 1. \tag{GA3}
@@ -118,21 +132,23 @@ class GANObjective(nn.Module):
     The derivative is that of :math:`\sqrt{\tilde n} \approx \sqrt\lambda + N(0, 1/4)`, the law of roots but for few
     counts (C1); adding such noise itself instead would leave D the whole numbers to tell the two apart by.
 
-    What departs from the cited papers: R1 is taken of a share of each batch at every step instead of the whole batch
-    at every 16th (Karras et al. 2020, arXiv 1912.04958), which costs as little, has the same mean, and needs no number
-    of the step; tokens and view go through two linear layers before the projection; neither side has spectral norm.
+    D learns faster than G (Heusel et al. 2017, arXiv 1706.08500). What departs from the cited papers: R1 is taken of a
+    share of each batch at every step instead of the whole batch at every 16th (Karras et al. 2020, arXiv 1912.04958),
+    which costs as little, has the same mean, and needs no number of the step; tokens and view go through two linear
+    layers before the projection; neither side has spectral norm.
 
     Parameters
     ----------
     network : GANGenerator
     settings : mapping
-        ``r1`` (γ), ``r1_share`` (of a batch), ``discriminator_channels``, ``discriminator_features``, ``patch`` and
+        ``r1`` (γ), ``r1_share`` (of a batch), ``mode_seeking`` (λ of z), ``discriminator_rate``
+        (its learning rate by that of G), ``discriminator_channels``, ``discriminator_features``, ``patch`` and
         ``null_prompt`` (the chance that a word is dropped, alike on both sides).
 
     Raises
     ------
     InputError
-        A negative γ, a share that is not above 0.
+        A negative γ or λ, a share or a rate that is not above 0.
     """
 
     #: Of Adam: adversaries chase each other, and momentum makes them overshoot.
@@ -143,6 +159,8 @@ class GANObjective(nn.Module):
         self.network, self.null_prompt = network, settings["null_prompt"]
         self.r1 = as_positive_float("gan.r1", settings["r1"], allow_zero=True)
         self.share = as_positive_float("gan.r1_share", settings["r1_share"])
+        self.mode_seeking = as_positive_float("gan.mode_seeking", settings["mode_seeking"], allow_zero=True)
+        self.rates = {"discriminator": as_positive_float("gan.discriminator_rate", settings["discriminator_rate"])}
         self.discriminator = ProjectionDiscriminator(network.geometry, settings["patch"],
                                                      settings["discriminator_channels"],
                                                      settings["discriminator_features"])
@@ -156,19 +174,37 @@ class GANObjective(nn.Module):
         """Return the loss of a part and its terms by name, for a batch of `ViewDataset`."""
         real, view = batch["x"], batch["view"]
         tokens = without_some_words(batch["tokens"], self.null_prompt, generator)
+        if part == "model" and self.mode_seeking:
+            tokens, view = in_pairs(tokens), in_pairs(view)
         z = torch.randn(len(real), self.network.config.latent_dim, generator=generator, device=generator.device)
+        z = z.to(real.device)
         with torch.set_grad_enabled(part == "model" and torch.is_grad_enabled()):
-            made = with_counts(self.network(z.to(real.device), tokens, view), self.network.scaling.scale, generator)
-        if part == "model":
-            loss = -self.discriminator(made, tokens, view).mean()
-            return loss, {"adversarial": loss.detach()}
-        judged, of_made = self.discriminator(real, tokens, view), self.discriminator(made, tokens, view)
+            roots = self.network(z, tokens, view)
+            made = with_counts(roots, self.network.scaling.scale, generator)
+        return self._fools(roots, made, z, tokens, view) if part == "model" else self._judges(real, made, tokens, view)
+
+    def judge(self, x: torch.Tensor, tokens: torch.Tensor, view: torch.Tensor) -> torch.Tensor:
+        """Return D of roots x."""
+        return self.discriminator(self.network.standardised(x), tokens, view)
+
+    def _fools(self, roots, made, z, tokens, view):
+        """Return L_G and its terms."""
+        loss = -self.judge(made, tokens, view).mean()
+        terms = {"adversarial": loss.detach()}
+        if self.mode_seeking and len(z) > 1:
+            found = spread_of_pairs(roots / self.network.config.deviation, z)
+            loss, terms["spread"] = loss + self.mode_seeking / (found + _LEAST_SPREAD), found.detach()
+        return loss, terms
+
+    def _judges(self, real, made, tokens, view):
+        """Return L_D and its terms."""
+        judged, of_made = self.judge(real, tokens, view), self.judge(made, tokens, view)
         loss = (functional.relu(1 - judged) + functional.relu(1 + of_made)).mean()
         terms = {"discriminator": loss.detach(), "real": judged.detach().mean(), "made": of_made.detach().mean()}
         if self.r1 > 0:
             n = max(1, round(self.share * len(real)))
             with torch.autocast(real.device.type, enabled=False):  # squares of gradients need the digits
-                penalty = gradient_penalty(lambda x: self.discriminator(x, tokens[:n], view[:n]), real[:n])
+                penalty = gradient_penalty(lambda x: self.judge(x, tokens[:n], view[:n]), real[:n])
             loss, terms["r1"] = loss + self.r1 / 2 * penalty, penalty.detach()
         return loss, terms
 
@@ -204,6 +240,19 @@ def with_counts(x: torch.Tensor, scale: float, generator: torch.Generator) -> to
     drawn = torch.poisson(expected, generator=generator).to(x.device).sqrt()
     # Where x is not finite, neither is what is returned: the training says so.
     return 2 * (drawn + (root - root.detach())) / scale**0.5 - 1
+
+
+def in_pairs(values: torch.Tensor) -> torch.Tensor:
+    """Return as many rows, of which the second half is the first one again; of an odd number one row has no other."""
+    half = values[:(len(values) + 1) // 2]
+    return torch.cat([half, half])[:len(values)]
+
+
+def spread_of_pairs(x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    """Return how far pairs of `in_pairs` are apart for how far their noises are, the mean over all."""
+    half = (len(z) + 1) // 2
+    apart, noises = ((v[:len(v) - half] - v[half:]).abs().flatten(1).mean(1) for v in (x, z))
+    return (apart / noises).mean()
 
 
 def gradient_penalty(judge, x: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ from datetime import date
 import click
 
 from allpet_gen._torch import require_torch
+from allpet_gen.commands._guidance_options import guidance_options
 from allpet_physics import _command_line as line
 
 _SHIPPED = {"generator": "small", "bridge": "bridge-small"}
@@ -25,6 +26,7 @@ allpet evaluate cohort.zarr --model vae=run/vae --join report --out whole""")
 @click.option("--tier", type=click.Choice(["tiny", "small", "base"]), default="small", show_default=True,
               help="How much is measured: minutes, hours on a CPU, or hours on a GPU.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, metavar="N")
+@guidance_options
 @click.option("--keep", type=line.FilePath(), metavar="DIR",
               help="Keep what models draw and translate there: a report with one more model then draws for that alone.")
 @click.option("--join", "earlier", type=line.FilePath(), metavar="DIR",
@@ -35,7 +37,7 @@ allpet evaluate cohort.zarr --model vae=run/vae --join report --out whole""")
 @line.json_option
 @line.quiet_option
 @click.pass_context
-def command(ctx, store, models, tier, seed, keep, earlier, out, overwrite, as_json, quiet):
+def command(ctx, store, models, tier, seed, guidance, guidance_start, keep, earlier, out, overwrite, as_json, quiet):
     """Measure trained models on the test patients of STORE, a cohort of allpet simulate.
 
     \b
@@ -43,10 +45,13 @@ def command(ctx, store, models, tier, seed, keep, earlier, out, overwrite, as_js
       report.html    tables and pictures by the figures 2 to 7 of arXiv 2509.09130, in one file
       report.json    all figures; the same models, store, tier and seed give the same ones
 
+    The generator is measured with its guidance and without any; choose a guidance on validation patients.
+
     Models must have the geometry of the store, and must not have been trained on its test patients; by the cards of
     their trainings, that is refused.
     """
     require_torch()
+    from allpet_gen._drawing_checks import prompt_weights
     from allpet_gen.commands._translation_results import versions_of_all
     from allpet_gen.evaluation import report
     from allpet_gen.evaluation import report_join as joining
@@ -59,6 +64,8 @@ def command(ctx, store, models, tier, seed, keep, earlier, out, overwrite, as_js
     from allpet_physics.simulation.cohort_reader import read_cohort
 
     asked = _asked(models, (*report.GENERATORS, *report.TRANSLATIONS))
+    prompt_weights(guidance)  # raises where they are none
+    guided = {"guidance": guidance, "guidance_start": guidance_start}
     names = [joining.PAGE, joining.RECORD]
     refuse_existing(out, names, overwrite)
     refuse_unwritable(out)
@@ -72,8 +79,8 @@ def command(ctx, store, models, tier, seed, keep, earlier, out, overwrite, as_js
     progress.stage("loading the models")
     loaded = {name: _load(name, source) for name, source in asked.items()}
     with line.collected_warnings() as noticed, staged(out, names, overwrite=overwrite) as folder:
-        found = report.evaluate(loaded, cohort, store, report.TIERS[tier], seed=seed, keep=keep, progress=progress,
-                                stage=progress.stage)
+        found = report.evaluate(loaded, cohort, store, report.TIERS[tier], seed=seed, guided=guided, keep=keep,
+                                progress=progress, stage=progress.stage)
         taken, sheets = {}, joining.sheets(found.shown)
         if before is not None:
             taken, of_models = joining.pictures_to_take(found.shown, before["made"]["sheets"], pictures_before, asked)
@@ -92,7 +99,7 @@ def command(ctx, store, models, tier, seed, keep, earlier, out, overwrite, as_js
                                  "hardware": _said(hardware()),
                                  "versions": versions_of_all(), "store": store_digest(cohort),
                                  "models": (before["made"]["models"] if before else {})
-                                 | report.made_of(loaded, report.TIERS[tier]), "sheets": sheets}
+                                 | report.made_of(loaded, report.TIERS[tier], guided), "sheets": sheets}
                         | ({"joined": before["made"] | {"warnings": before["warnings"]}} if before else {}),
                         "warnings": noticed})
         (folder / joining.PAGE).write_text(page(record, shown), encoding="utf-8")

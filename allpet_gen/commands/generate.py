@@ -5,7 +5,7 @@ import re
 
 import click
 
-from allpet_gen.prompt_guidance import GUIDANCE, GUIDANCE_START, parse_guidance
+from allpet_gen.commands._guidance_options import guidance_options
 from allpet_physics import _command_line as line
 from allpet_physics.commands._options import arc_radians
 from allpet_physics.errors import InputError
@@ -16,17 +16,6 @@ _PICTURE, _RECORD = "generated.png", "generated.json"
 _SHOWN = 16
 #: Steps of the latent diffusion model's sampler, and what else it can be told.
 _STEPS, _STEERING = 50, ("guidance", "guidance_start", "rescale", "sampler", "eta")
-
-
-class _Guidance(click.ParamType):
-    name = "guidance"
-
-    def convert(self, value, param, ctx):
-        """Return a number or a mapping."""
-        try:
-            return parse_guidance(value) if isinstance(value, str) else value
-        except InputError as error:
-            self.fail(str(error), param, ctx)
 
 
 @line.command("generate", short_help="Count sinograms for a prompt, from a trained generator.", example="""
@@ -43,11 +32,7 @@ allpet generate "abdomen" --model trained/ --steps 100 --sampler ddpm --format i
               help="A model that comes with the package, or a folder that allpet train wrote; a baseline's too.")
 @click.option("--steps", type=click.IntRange(1), metavar="N",
               help="Of the sampler, up to those of the training [default: 50; of a score-based model 40].")
-@click.option("--guidance", type=_Guidance(), default=GUIDANCE, show_default=True, metavar="W",
-              help="Weight of the prompt, or of its words as in region=3,tracer=7: 1 as learned, more exaggerates, 0 "
-              "ignores it.")
-@click.option("--guidance-start", type=click.FloatRange(0, 1), default=GUIDANCE_START, show_default=True, metavar="F",
-              help="Part of the steps before a weight above 1 takes effect.")
+@guidance_options
 @click.option("--rescale", type=click.FloatRange(0, 1), default=0.7, show_default=True, metavar="F",
               help="How much of the contrast that guidance adds is taken back.")
 @click.option("--sampler", type=click.Choice(["ddim", "ddpm"]), default="ddim", show_default=True)

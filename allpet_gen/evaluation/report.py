@@ -31,10 +31,9 @@ from allpet_physics.errors import GeometryError, InputError
 #: What a model can be in the report: generators, of which the first is ours, and translations.
 GENERATORS = ("generator", "vae", "gan", "sgm")
 TRANSLATIONS = ("bridge", "unet", "cyclegan", "bridge+sd", "unet+sd")
-#: The rows of the paper's figure 5.
+#: The rows of the paper's figure 5, and how the generator draws.
 ROWS = ("low-dose 1/100", "attenuation correction", "delayed frame", "tracer separation", "tracer conversion")
-#: How the generator draws.
-_GUIDED = {"guidance": GUIDANCE, "guidance_start": GUIDANCE_START}
+GUIDED = {"guidance": GUIDANCE, "guidance_start": GUIDANCE_START}
 #: Times and noises of each sinogram in a certificate.
 _DRAWS = 4
 #: Digits of all figures of the record: what is beyond them is rounding of another number of threads.
@@ -99,7 +98,7 @@ class Evaluation:
 
 
 def evaluate(models: Mapping[str, Model], cohort, store, tier: Tier, *, seed: int = 1,
-             keep: Path | None = None, progress: Callable = lambda items, stage, **_: items,
+             guided: Mapping = GUIDED, keep: Path | None = None, progress: Callable = lambda items, stage, **_: items,
              stage: Callable = lambda name: None) -> Evaluation:
     """Measure models on the test patients of a cohort.
 
@@ -112,6 +111,8 @@ def evaluate(models: Mapping[str, Model], cohort, store, tier: Tier, *, seed: in
         Of the cohort.
     tier : Tier
     seed : int
+    guided : mapping
+        How the generator draws; it is measured without guidance as well.
     keep : path-like, optional
         A folder for what models draw and translate, so that a run which was broken off, or has one more model, does
         not make that again.
@@ -133,7 +134,7 @@ def evaluate(models: Mapping[str, Model], cohort, store, tier: Tier, *, seed: in
     made = {name: models[name] for name in GENERATORS if name in models}
     asked = {name: models[name] for name in TRANSLATIONS if name in models}
     if made:
-        _generators(made, cohort, tier, seed, tables, shown, keep, progress, stage)
+        _generators(made, cohort, tier, seed, guided, tables, shown, keep, progress, stage)
     if asked:
         _translations(asked, store, tier, seed, tables, shown, keep, stage)
     if "generator" in made and "bridge" in asked:
@@ -178,7 +179,7 @@ def _refuse_other_role(name: str, card: Mapping) -> None:
                          f"card says {'with' if drawn else 'without'}; name it {method}{'+sd' if drawn else ''}.")
 
 
-def made_of(models: Mapping[str, Model], tier: Tier) -> dict:
+def made_of(models: Mapping[str, Model], tier: Tier, guided: Mapping = GUIDED) -> dict:
     """Return of each model what a reader who compares must know: its files, its training, how it is asked."""
     out = {}
     for name, model in models.items():
@@ -187,7 +188,7 @@ def made_of(models: Mapping[str, Model], tier: Tier) -> dict:
         out[name] = {"digest": model.digest, "seed": how["seed"], "precision": how["precision"],
                      "training": {part: dict(how[part]) for part in card.get("stages", {}) if part in how},
                      "start": card["settings"]["data"].get("start", "source") if name in TRANSLATIONS else None,
-                     "asked": _asked(name, model.pipe, tier)}
+                     "asked": _asked(name, model.pipe, tier, guided)}
     return out
 
 
@@ -202,19 +203,19 @@ def rounded(value):
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _asked(name: str, pipe, tier: Tier) -> dict:
+def _asked(name: str, pipe, tier: Tier, guided: Mapping) -> dict:
     if name in GENERATORS:
-        return _steps(pipe, tier) | (_GUIDED if name == "generator" else {})
+        return _steps(pipe, tier) | (dict(guided) if name == "generator" else {})
     return {"steps": tier.steps, "samples": tier.samples} if name.startswith("bridge") else {}
 
 
-def _generators(models, cohort, tier, seed, tables, shown, keep, progress, stage) -> None:
+def _generators(models, cohort, tier, seed, guided, tables, shown, keep, progress, stage) -> None:
     data = generated.held_out(cohort, "test")
     train = generated.held_out(cohort, "train", tier.known)
     stage("images of test patients")
     truth, drawn, known, tables["left out"] = generated.real(data), {}, {}, {}
-    asked = {name: (model, _asked(name, model.pipe, tier)) for name, model in models.items()}
-    if "generator" in models:  # its guidance was chosen on validation patients; the others have none
+    asked = {name: (model, _asked(name, model.pipe, tier, guided)) for name, model in models.items()}
+    if "generator" in models and guided["guidance"] != 1:  # which is chosen on validation patients; others have none
         model, options = asked["generator"]
         asked["generator, guidance 1"] = model, options | {"guidance": 1.0}
     for name, (model, options) in asked.items():
@@ -240,10 +241,10 @@ def _generators(models, cohort, tier, seed, tables, shown, keep, progress, stage
     tables["copies"] = generated.copies(drawn, truth, data, train, known)
     tables["consistency"] = generated.consistency(drawn, truth, data)
     tables["classes"] = list(data.classes)
-    first = {name: [int(np.flatnonzero(d.labels == k)[0]) for k in range(len(data.classes))]
-             for name, d in {"real, held out": truth, **drawn}.items()}
-    shown["drawn"] = {name: (d.counts[first[name]], d.images[first[name]])
-                      for name, d in {"real, held out": truth, **drawn}.items()}
+    shown["drawn"] = {}
+    for name, d in {"real, held out": truth, **drawn}.items():
+        first = [int(np.flatnonzero(d.labels == k)[0]) for k in range(len(data.classes))]
+        shown["drawn"][name] = d.counts[first], d.images[first]
 
 
 def _steps(pipe, tier: Tier) -> dict:

@@ -29,9 +29,10 @@ _BOUNDS = {
      for name in ("layers_per_block", "norm_num_groups", "token_dim", "attention_head_dim", "latent_dim", "patch",
                   "discriminator_features")
 } | {f"{baseline}.null_prompt": (0, 1) for baseline in BASELINES[1:]} | {
-    "vae.kl": (0, math.inf), "vae.kl_warmup": (0, math.inf), "gan.r1": (0, math.inf)}
+    "vae.kl": (0, math.inf), "vae.kl_warmup": (0, math.inf), "gan.r1": (0, math.inf),
+    "gan.mode_seeking": (0, math.inf)}
 #: Bounds that are left out themselves, below and above.
-_BETWEEN = {"gan.r1_share": (0, 1 + 1e-9), "sgm.noise_share": (0, 100)}
+_BETWEEN = {"gan.r1_share": (0, 1 + 1e-9), "gan.discriminator_rate": (0, 100), "sgm.noise_share": (0, 100)}
 #: What a baseline uses of the generator's networks.
 _USES = {"sgm": {"denoiser"}}
 _BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")

@@ -210,6 +210,31 @@ def test_a_report_joined_from_two_is_the_report_of_all(place, report, tmp_path):
         assert none.exit_code not in (0, 1)
 
 
+def test_a_generator_draws_with_the_guidance_that_is_asked_for(place, report, tmp_path):
+    found = {}
+    for name, more in (("words", ("--guidance", "region=2,tracer=7", "--guidance-start", "0")),
+                       ("none", ("--guidance", "1"))):
+        result = evaluate(place, tmp_path / name, "generator", more=(*more, "--keep", place / "kept"))
+        assert result.exit_code == 0, result.output
+        found[name] = json.loads((tmp_path / name / "report.json").read_text())
+    usual = json.loads((report / "report.json").read_text())["tables"]["distances"]
+    asked = found["words"]["made"]["models"]["generator"]["asked"]
+    assert asked == {"steps": 4, "guidance": {"region": 2, "tracer": 7}, "guidance_start": 0}
+    for key, by_tracer in usual.items():
+        words, none = (record["tables"]["distances"][key]["all"] for record in found.values())
+        assert words["generator"] != by_tracer["all"]["generator"]
+        # Without guidance it is the same whatever guidance it stands beside, and it stands there once.
+        assert words["generator, guidance 1"]["frechet"] == by_tracer["all"]["generator, guidance 1"]["frechet"]
+        assert list(none) == ["generator"]
+        assert none["generator"]["frechet"]["generated"] == pytest.approx(
+            words["generator, guidance 1"]["frechet"]["generated"], rel=1e-3)
+    for wrong in ("much", "nan", "-1", "dose=3"):
+        result = evaluate(place, tmp_path / "wrong", "generator", more=("--guidance", wrong))
+        assert result.exit_code == 2, result.output
+        assert "guidance" in result.stderr
+        assert not (tmp_path / "wrong").exists()
+
+
 def of_generator(value, *names):
     """Return tables in which each of some generators has a value everywhere, real sinograms beside them."""
     found = dict.fromkeys(names, value)

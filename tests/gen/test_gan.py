@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from allpet_gen.baselines.gan import ProjectionDiscriminator, gradient_penalty, with_counts
+from allpet_gen.baseline_stages import measured_roots, new_objective
+from allpet_gen.baselines.gan import (
+    ProjectionDiscriminator,
+    gradient_penalty,
+    in_pairs,
+    spread_of_pairs,
+    with_counts,
+)
 from allpet_gen.generation_models import load_generator
 from allpet_gen.training import TrainingSettings, train
 from allpet_physics.errors import InputError
@@ -65,6 +72,60 @@ def test_a_discriminator_begins_with_features_that_differ_as_sinograms_do():
     with torch.no_grad():
         phi = judge.phi(torch.nn.functional.pixel_unshuffle(x, 4))
     assert 0.1 < phi.std(0).mean() / x.std(0).mean() < 3
+
+
+def test_a_generator_makes_and_a_discriminator_judges_standardised_roots():
+    settings, data = quick("gan"), class_set()
+    _, dataset = untrained("gan")
+    measured = measured_roots(dataset)
+    x = torch.stack([dataset[0, i]["x"] for i in range(len(dataset))])
+    assert measured == {"center": pytest.approx(x.mean().item(), abs=1e-5),
+                        "deviation": pytest.approx(x.std().item(), abs=1e-5)}
+    plain, told = (new_objective("gan", data.geometry, settings, 1.0, m) for m in ({}, measured))
+    batch = batch_of(dataset)
+    z, tokens, view = torch.randn(8, 16, generator=generator()), batch["tokens"], batch["view"]
+    u = plain.network(z, tokens, view)
+    torch.testing.assert_close(told.network(z, tokens, view), measured["center"] + measured["deviation"] * u)
+    torch.testing.assert_close(told.judge(measured["center"] + measured["deviation"] * u, tokens, view),
+                               plain.judge(u, tokens, view))
+
+
+# Mode seeking
+
+@pytest.mark.parametrize("n", [2, 7, 8])
+def test_pairs_are_told_the_same_and_the_spread_of_a_multiple_is_its_factor(n):
+    tokens = in_pairs(torch.arange(3 * n).reshape(n, 3))
+    half = (n + 1) // 2
+    assert len(tokens) == n
+    assert torch.equal(tokens[half:], tokens[:n - half])
+    z = torch.randn(n, 12, generator=generator())
+    assert spread_of_pairs(3 * z.unflatten(1, (1, 3, 4)) + 5, z).item() == pytest.approx(3, rel=1e-5)
+    one_more = z + torch.randn(n, 1, generator=generator())  # which adds to all of x as to all of z
+    assert spread_of_pairs(one_more, one_more).item() == pytest.approx(1, rel=1e-5)
+
+
+def test_a_generator_of_one_sinogram_for_each_prompt_is_driven_to_many():
+    objective, dataset = untrained("gan", **{"gan.mode_seeking": 0.5, "gan.null_prompt": 0.0})
+    for parameter in (*objective.discriminator.psi.parameters(), *objective.discriminator.told.parameters()):
+        torch.nn.init.zeros_(parameter)  # judges nothing: what is left is the spread
+    batch, optimiser, found = batch_of(dataset), torch.optim.Adam(objective.parts["model"], 1e-3), []
+    for step in range(24):
+        loss, terms = objective(batch, generator(step))
+        assert loss.item() == pytest.approx(0.5 / (terms["spread"].item() + 1e-3), rel=1e-5)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        found.append(terms["spread"].item())
+    assert found[-1] > 2 * found[0] > 0
+
+
+def test_without_mode_seeking_all_of_a_batch_is_told_what_it_is():
+    objective, dataset = untrained("gan", **{"gan.mode_seeking": 0.0, "gan.null_prompt": 0.0})
+    seen, judge = [], objective.discriminator.forward
+    objective.discriminator.forward = lambda x, tokens, view: seen.append(tokens) or judge(x, tokens, view)
+    _, terms = objective(batch_of(dataset), generator())
+    assert torch.equal(seen[0], batch_of(dataset)["tokens"])
+    assert set(terms) == {"adversarial"}
 
 
 def test_hinge_is_two_where_nothing_is_told_apart():
@@ -153,8 +214,22 @@ def test_training_brings_the_classes_nearer_to_held_out_ones():
     assert errors[1] < 0.2 * errors[0]
 
 
+def test_a_part_has_the_rate_that_an_objective_asks_for(tmp_path, monkeypatch):
+    assert untrained("gan", **{"gan.discriminator_rate": 3.0})[0].rates == {"discriminator": 3.0}
+    seen, step = [], torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *a, **k: seen.append(
+        self.param_groups[0]["lr"]) or step(self, *a, **k))
+    how = TrainingSettings(steps=1, batch=2, learning_rate=1e-3, schedule="constant", warmup=0)
+    for rates in ({}, {"model": 5.0}):
+        objective = Fit()
+        objective.rates = rates
+        train(objective, Points(), how, tmp_path / str(len(rates)))
+    assert seen == pytest.approx([1e-3, 5e-3])
+
+
 @pytest.mark.parametrize(("name", "value"), [("gan.r1", -1.0), ("gan.r1_share", 0.0), ("gan.r1_share", 1.5),
-                                             ("gan.null_prompt", 2.0)])
+                                             ("gan.null_prompt", 2.0), ("gan.mode_seeking", -0.1),
+                                             ("gan.discriminator_rate", 0.0)])
 def test_settings_out_of_range_are_named(name, value):
     with pytest.raises(InputError, match=f"^{name} must be"):
         quick("gan", **{name: value})
