@@ -3,7 +3,6 @@
 import argparse
 import datetime
 import importlib.metadata
-import json
 import os
 import platform
 import sys
@@ -17,6 +16,8 @@ import numpy as np
 
 # The source tree beside the benchmarks is measured, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from _record import write_record
 
 #: The image size for which the claims are stated.
 CLAIMED_SIZE = 512
@@ -170,9 +171,7 @@ def report(script: str, title: str, rows: list[dict], arguments: argparse.Namesp
         print(f"    {verdict(row)}")
     for remark in remarks:
         print(f"  {remark}")
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(arguments.json, record)
     return record
 
 

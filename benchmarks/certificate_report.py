@@ -6,11 +6,12 @@
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from _record import read_record
 
 from allpet_gen.certificate import printed
 
@@ -47,7 +48,7 @@ def main(argv=None) -> None:
     parser.add_argument("records", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "certificates.md")
     arguments = parser.parse_args(argv)
-    arguments.out.write_text(page([json.loads(path.read_text()) for path in arguments.records]))
+    arguments.out.write_text(page([read_record(parser, "records", path) for path in arguments.records]))
 
 
 def page(records) -> str:

@@ -4,7 +4,6 @@
 """
 
 import argparse
-import json
 import re
 import sys
 import textwrap
@@ -13,6 +12,8 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from _record import read_record
 
 from allpet_gen.certificate import printed
 from allpet_gen.evaluation.report import rounded
@@ -99,9 +100,9 @@ def main(argv=None) -> None:
     arguments = parser.parse_args(argv)
     try:
         record, pictures = read_report(arguments.report)
-        shipped = json.loads(arguments.shipped.read_text(encoding="utf-8"))
-    except (InputError, OSError, ValueError) as error:
+    except InputError as error:
         parser.error(str(error))
+    shipped = read_record(parser, "shipped", arguments.shipped)
     if fault := unfit(record["tables"], shipped):
         parser.error(fault)
     text = page(record, shipped, pictures)

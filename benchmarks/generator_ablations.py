@@ -17,6 +17,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from _record import write_record
+
 COMMON = {"cohort.size": 64, "masks.block_px": [2, 8], "augmentation.views": 4, "training.workers": 0,
           "autoencoder.block_out_channels": [48, 96], "denoiser.block_out_channels": [64, 128],
           "denoiser.attention_levels": [False, True], "denoiser.attention_head_dim": 4}
@@ -48,8 +50,7 @@ def main(argv=None) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         record = measure(arguments, arguments.work or Path(folder))
     print(json.dumps(record, indent=1))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(arguments.json, record)
     return record
 
 

@@ -18,6 +18,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from _generator import Setup, expectations, psnr
+from _record import record_to_renew, write_record
 
 from allpet_gen.evaluation.generated_table import class_words, residuals
 from allpet_gen.prompt_guidance import parse_guidance
@@ -46,7 +47,7 @@ def main(argv=None) -> dict:
     parser.add_argument("--classifier", type=Path, help="folder of a trained classifier; made there if absent")
     parser.add_argument("--json", type=Path, help="write, or renew, the record here")
     arguments = parser.parse_args(argv)
-    record = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.exists() else {}
+    record = record_to_renew(parser, "--json", arguments.json)
     setup = Setup(arguments)
     record |= {"model": arguments.model, "date": str(date.today()), "machine": machine(), "split": arguments.split,
                "seed": arguments.seed, "steps": arguments.steps, "n_test": len(setup.test),
@@ -55,8 +56,7 @@ def main(argv=None) -> dict:
         began = time.perf_counter()
         record[section] = globals()[section](setup)
         print(f"{section} ({time.perf_counter() - began:.0f} s)\n{json.dumps(record[section], indent=1)}", flush=True)
-        if arguments.json:
-            arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+        write_record(arguments.json, record)
     return record
 
 

@@ -4,11 +4,12 @@
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from _record import read_record
 
 from allpet_gen.certificate import printed
 from allpet_gen.prompt_guidance import guidance_words
@@ -23,8 +24,8 @@ def main(argv=None) -> None:
     parser.add_argument("ablations", type=Path, nargs="?")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "generator.md")
     arguments = parser.parse_args(argv)
-    ablations = json.loads(arguments.ablations.read_text()) if arguments.ablations else None
-    arguments.out.write_text(page(json.loads(arguments.quality.read_text()), ablations))
+    ablations = read_record(parser, "ablations", arguments.ablations) if arguments.ablations else None
+    arguments.out.write_text(page(read_record(parser, "quality", arguments.quality), ablations))
 
 
 def page(record: dict, ablations: dict | None) -> str:

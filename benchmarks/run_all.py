@@ -1,13 +1,13 @@
 """Run every benchmark in a process of its own, and write docs/benchmarks.md, its figure and the table of the README."""
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 from _measure import claim, show_figure, show_memory, show_others, show_time
+from _record import read_record
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -27,7 +27,7 @@ def main(argv=None):
     arguments.output.mkdir(parents=True, exist_ok=True)
     figure = arguments.root / "docs" / "images" / "benchmark_growth.png"
     failed = [name for name in SCRIPTS if name in arguments.only and not run(name, arguments, figure)]
-    records = [json.loads(path.read_text()) for name in SCRIPTS
+    records = [read_record(parser, "output", path) for name in SCRIPTS
                if (path := arguments.output / f"{name}.json").exists()]
     write(records, arguments.root, figure)
     missed = [row["what"] for record in records for row in record["rows"] if row["met"] is False]

@@ -19,6 +19,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from _record import record_to_renew, write_record
+
 from allpet_gen.evaluation.translation_items import draw_items, images
 from allpet_gen.evaluation.translation_table import load_models, read_patients, translate, usual_maximum
 
@@ -42,7 +44,7 @@ def main(argv=None) -> dict:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--json", type=Path, help="write, or renew, the record here")
     arguments = parser.parse_args(argv)
-    record = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.exists() else {}
+    record = record_to_renew(parser, "--json", arguments.json)
     record |= {"date": str(date.today()), "machine": f"{platform.machine()}, Python {platform.python_version()}",
                "patients": arguments.patients, "samples": arguments.samples, "bridge_steps": arguments.steps,
                "seed": arguments.seed}
@@ -52,8 +54,7 @@ def main(argv=None) -> dict:
     for part in arguments.only:
         record[part] = PARTS[part](bridge, studies, arguments)
         print(f"{part}\n{json.dumps(record[part], indent=1)}", flush=True)
-        if arguments.json:
-            arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+        write_record(arguments.json, record)
     return record
 
 

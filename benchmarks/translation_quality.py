@@ -13,7 +13,6 @@ folder is gone, --add measures the models that are named alone, and adds them to
 """
 
 import argparse
-import json
 import platform
 import sys
 import time
@@ -23,6 +22,8 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from _record import record_to_renew, write_record
 
 from allpet_gen.evaluation.real_anatomy import REGIONS, real_studies
 from allpet_gen.evaluation.translation_table import (
@@ -55,12 +56,12 @@ def main(argv=None) -> dict:
     parser.add_argument("--add", action="store_true", help="add these models to the rows of the record")
     parser.add_argument("--json", type=Path, help="write, or renew, the record here")
     arguments = parser.parse_args(argv)
+    record = record_to_renew(parser, "--json", arguments.json)
     models = load_models({name: getattr(arguments, name) for name in ("bridge", "unet", "cyclegan")
                           if getattr(arguments, name)} | dict(arguments.model))
     studies = read_studies(arguments)
     tuning = None if arguments.add else read_patients(arguments.store, "validation", TUNING)
     how = HowMeasured(arguments.samples, arguments.steps, arguments.seed, arguments.keep)
-    record = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.exists() else {}
     settings = {"seed": arguments.seed, "steps": arguments.steps, "samples": arguments.samples,
                 "split": "real" if arguments.anatomy else arguments.split, "patients": len(studies)}
     part = record.setdefault("anatomy" if arguments.anatomy else "cohort", {"rows": {}})
@@ -79,8 +80,7 @@ def main(argv=None) -> dict:
         row = measure_row(name, studies, tuning, models, how)
         part["rows"][name] = join_rows(part["rows"][name], row) if arguments.add else row
         print(f"{name} ({time.perf_counter() - began:.0f} s)\n{table(row)}", flush=True)
-        if arguments.json:
-            arguments.json.write_text(json.dumps(record, separators=(",", ":")) + "\n")
+        write_record(arguments.json, record, indent=None, separators=(",", ":"))
     return record
 
 

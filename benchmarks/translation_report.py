@@ -5,8 +5,9 @@
 """
 
 import argparse
-import json
 from pathlib import Path
+
+from _record import read_record
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -48,9 +49,9 @@ def main(argv=None) -> None:
     parser.add_argument("variants", type=Path, nargs="?", help="of translation_variants.py")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "translation.md")
     arguments = parser.parse_args(argv)
-    effects, variants = (json.loads(path.read_text()) if path else None
-                         for path in (arguments.effects, arguments.variants))
-    arguments.out.write_text(page(json.loads(arguments.record.read_text()), effects, variants))
+    records = [read_record(parser, name, path) if (path := getattr(arguments, name)) else None
+               for name in ("record", "effects", "variants")]
+    arguments.out.write_text(page(*records))
 
 
 def page(record: dict, effects: dict | None = None, variants: dict | None = None) -> str:

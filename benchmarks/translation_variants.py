@@ -17,6 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from _record import write_record
+
 from allpet_gen.evaluation.translation_table import (
     ROWS,
     TUNING,
@@ -55,8 +57,7 @@ def main(argv=None) -> dict:
         record["pairs"][what] = {domain: {name: _kept(found[domain]["methods"][name]) for name in models}
                                  for domain in ("sinograms", "images")}
         print(f"{what}\n{json.dumps(record['pairs'][what], indent=1)}", flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(arguments.json, record)
     return record
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -149,3 +150,43 @@ def test_a_script_runs_alone(tmp_path):
                           capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "must be at least 16" in done.stderr
+
+
+# Records
+
+REPORTS = {"certificate_report": ["RECORD"], "generator_report": ["RECORD"], "translation_report": ["RECORD"],
+           "evaluation_report": [str(HERE.parent / "docs" / "evaluation"), "RECORD"]}
+
+
+@pytest.mark.parametrize("name", REPORTS)
+@pytest.mark.parametrize("text", [None, "", '{"seed": 1', "[1, 2]"])
+def test_a_record_that_cannot_be_read_is_named_in_one_sentence(name, text, benchmark, tmp_path, capsys):
+    path = tmp_path / "record.json"
+    if text is not None:
+        path.write_text(text)
+    arguments = [word.replace("RECORD", str(path)) for word in REPORTS[name]]
+    with pytest.raises(SystemExit):
+        benchmark(name).main([*arguments, "--out", str(tmp_path / "page.md")])
+    assert re.search(r"error: \w+ must be a record of a benchmark, but .*record.json", capsys.readouterr().err)
+    assert not (tmp_path / "page.md").exists()
+
+
+def test_a_record_is_written_whole_or_stays_as_it_was(benchmark, tmp_path):
+    records, path = benchmark("_record"), tmp_path / "new" / "record.json"
+    records.write_record(path, {"seed": 1})
+    with pytest.raises(TypeError):
+        records.write_record(path, {"seed": 2, "machine": object()})
+    assert records.record_to_renew(None, "--json", path) == {"seed": 1}
+    assert records.record_to_renew(None, "--json", tmp_path / "none.json") == {}
+    assert [file.name for file in path.parent.iterdir()] == ["record.json"]
+    records.write_record(None, {"seed": 3})
+
+
+@pytest.mark.parametrize("place", ["file.txt/images/page.md", "file.txt"])
+def test_a_page_of_the_report_that_cannot_be_written_is_named(place, benchmark, tmp_path, capsys):
+    (tmp_path / "file.txt").mkdir() if place == "file.txt" else (tmp_path / "file.txt").touch()
+    docs = HERE.parent / "docs"
+    with pytest.raises(SystemExit):
+        benchmark("evaluation_report").main([str(docs / "evaluation"), str(docs / "generator_small.json"),
+                                             "--out", str(tmp_path / place)])
+    assert "error: out must be a file that can be written" in capsys.readouterr().err
