@@ -96,8 +96,7 @@ def train(objective: nn.Module, dataset, settings: TrainingSettings, out, *, val
     Parameters
     ----------
     objective : nn.Module
-        ``objective(batch, generator, part)`` gives loss and terms; it has ``parts``, ``betas`` if not (0.9, 0.99), and
-        ``rates``, by part, where a part has a multiple of the learning rate.
+        ``objective(batch, generator, part)`` gives loss and terms; it has ``parts``, and may have ``betas``, ``rates``.
     dataset : Dataset
         Items by (epoch, index).
     settings : TrainingSettings

@@ -1,14 +1,19 @@
 """numba's ``njit`` with compiled code kept on disk, in a cache that several processes may fill at once."""
 
+import contextlib
 import hashlib
+from pathlib import Path
 
 from numba import njit
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.dispatcher import Dispatcher
 
+#: Compiled into the kernels of other modules, whose own source numba alone would look at.
+_SHARED = hashlib.sha256(Path(__file__).with_name("_simd.py").read_bytes()).hexdigest()
+
 
 class _FilesByContent(IndexDataCacheFile):
-    """A cache on disk whose files are named by what they were compiled from.
+    """A cache on disk whose files are named by what they hold: source, types, processor and version of numba.
 
     numba numbers them by the next free number of an index that it read before. Two processes that compile a function
     for other types at the same time then take the same number, and one of the two has the code of the other, which
@@ -25,12 +30,12 @@ class _FilesByContent(IndexDataCacheFile):
 
 
 class _Cache(FunctionCache):
-    """The cache of one function."""
+    """The cache of one function; what kernels share belongs to the source of each."""
 
     def __init__(self, function):
         super().__init__(function)
-        theirs = self._cache_file
-        self._cache_file = _FilesByContent(self._cache_path, self._impl.filename_base, theirs._source_stamp)
+        stamp = (self._cache_file._source_stamp, _SHARED)
+        self._cache_file = _FilesByContent(self._cache_path, self._impl.filename_base, stamp)
 
 
 def compiled(**options):
@@ -44,7 +49,8 @@ def compiled(**options):
     def decorate(function):
         kernel = njit(**options)(function)
         if isinstance(kernel, Dispatcher):  # not where NUMBA_DISABLE_JIT asks for plain Python
-            kernel._cache = _Cache(function)
+            with contextlib.suppress(RuntimeError):  # no folder can be written: compiled anew by each process
+                kernel._cache = _Cache(function)
         return kernel
 
     return decorate

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from _record import read_record
 
+from allpet_gen._pretrained import shipped_models
 from allpet_gen.certificate import printed
 from allpet_gen.evaluation.report import rounded
 from allpet_gen.evaluation.report_join import in_order, read_report
@@ -101,17 +102,21 @@ def main(argv=None) -> None:
     try:
         record, pictures = read_report(arguments.report)
     except InputError as error:
-        parser.error(str(error))
+        parser.error(str(error).replace("join must", "report must", 1))
     shipped = read_record(parser, "shipped", arguments.shipped)
-    if fault := unfit(record["tables"], shipped):
-        parser.error(fault)
-    text = page(record, shipped, pictures)
+    try:
+        if fault := unfit(record["tables"], shipped):
+            parser.error(fault)
+        text = page(record, shipped, pictures)
+    except (KeyError, TypeError, AttributeError) as error:
+        parser.error("report and shipped must be whole records of allpet evaluate and of generator_quality.py, but "
+                     f"one of them lacks a part ({type(error).__name__}: {error}).")
     images = arguments.out.parent / "images"
     try:
         images.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(text, encoding="utf-8")
         for name in shown(pictures):
             (images / f"evaluation-{name}.png").write_bytes(pictures[name])
-        arguments.out.write_text(text, encoding="utf-8")
     except OSError as error:
         parser.error(f"out must be a file that can be written, but {str(arguments.out)!r} is none ({error}).")
 
@@ -168,10 +173,12 @@ def when_and_where(made: dict) -> str:
 def evaluation_commands(made: dict) -> str:
     """Return the commands of a report, and of those that it was joined to, the first one first.
 
-    Commands are recorded without the folders above; generators are where `training_commands` puts them.
+    Commands are recorded without the folders above; generators are where `training_commands` puts them, but for one
+    that ships.
     """
     before = evaluation_commands(made["joined"]) + "\n" if "joined" in made else ""
-    command = re.sub(r"--model generator=\S+", "--model generator=run", made["command"])
+    ships = "|".join(map(re.escape, shipped_models()))
+    command = re.sub(rf"--model generator=(?!({ships})(\s|$))\S+", "--model generator=run", made["command"])
     return before + continued(re.sub(r"--model (vae|gan|sgm)=\S+", r"--model \1=run/\1", command))
 
 

@@ -190,3 +190,46 @@ def test_a_page_of_the_report_that_cannot_be_written_is_named(place, benchmark, 
         benchmark("evaluation_report").main([str(docs / "evaluation"), str(docs / "generator_small.json"),
                                              "--out", str(tmp_path / place)])
     assert "error: out must be a file that can be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shipped", ["{}", '{"consistency": {"real, held out": {"all": [null, 1, 2, 3]}}}'])
+def test_a_record_without_a_part_is_named(shipped, benchmark, tmp_path, capsys):
+    (tmp_path / "record.json").write_text(shipped)
+    with pytest.raises(SystemExit):
+        benchmark("evaluation_report").main([str(HERE.parent / "docs" / "evaluation"), str(tmp_path / "record.json"),
+                                             "--out", str(tmp_path / "page.md")])
+    assert "error: report and shipped must be whole records" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        benchmark("evaluation_report").main([str(tmp_path), str(tmp_path / "record.json")])
+    assert "error: report must be the folder of a report" in capsys.readouterr().err
+
+
+# The page of the report
+
+def test_long_commands_go_on_in_the_next_line(benchmark):
+    words = ["allpet evaluate cohort.zarr", *(f"--model unet+sd=a/rather/long/folder/{k}" for k in range(9)), "--out x"]
+    lines = benchmark("evaluation_report").continued(" ".join(words)).split("\n")
+    assert max(map(len, lines)) <= 120 < 2 * min(map(len, lines[:-1])) + 40
+    assert all(line.endswith(" \\") for line in lines[:-1])
+    assert " ".join(line.removesuffix(" \\").strip() for line in lines) == " ".join(words)
+
+
+def test_commands_of_joined_reports_stand_one_below_the_other_with_the_paths_of_the_trainings(benchmark):
+    script = benchmark("evaluation_report")
+    first = {"command": "allpet evaluate s --model generator=old --model vae=vae --out a", "date": "2026-01-01",
+             "hardware": "one"}
+    last = {"command": "allpet evaluate s --model gan=x --model generator=small --model unet=u --join a --out b",
+            "date": "2026-01-02", "hardware": "other", "joined": first}
+    assert script.evaluation_commands(last).split("\n") == [
+        "allpet evaluate s --model generator=run --model vae=run/vae --out a",
+        "allpet evaluate s --model gan=run/gan --model generator=small --model unet=u --join a --out b"]
+    assert script.when_and_where(last) == "2026-01-01 (one), and on 2026-01-02 (other)"
+
+
+def test_paragraphs_are_wrapped_and_tables_are_not(benchmark):
+    wrapped = benchmark("evaluation_report").wrapped
+    text = "word " * 60
+    assert max(map(len, wrapped(text).split("\n"))) <= 120
+    assert wrapped(text).split() == text.split()
+    for kept in ("| " + text, "- " + text, "```\n" + text, "# " + text):
+        assert wrapped(kept) == kept

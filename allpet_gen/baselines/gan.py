@@ -57,6 +57,7 @@ class GANGenerator(ModelMixin, ConfigMixin):
                  layers_per_block: int = 1, token_dim: int = 128, norm_num_groups: int = 16):
         super().__init__()
         self.geometry, self.scaling = ParallelGeometry(**geometry), CountScaling(count_scale)
+        as_positive_float("deviation", deviation)
         self.decoder = VectorDecoder(self.geometry, as_positive_int("latent_dim", latent_dim), patch,
                                      tuple(block_out_channels), layers_per_block, token_dim, norm_num_groups)
 
@@ -76,7 +77,7 @@ class GANGenerator(ModelMixin, ConfigMixin):
 class ProjectionDiscriminator(nn.Module):
     r"""Judges standardised roots x of a sinogram for what is said of it, y: high for what looks real.
 
-    .. math:: D(x, y) = \psi(\phi(x)) + \langle e(y), \phi(x)\rangle/\sqrt F, \tag{GA1}
+    .. math:: D(x, y) = \psi(\phi(u)) + \langle e(y), \phi(u)\rangle/\sqrt F, \qquad u = (x - m)/s, \tag{GA1}
 
     with F features φ of residual blocks without a norm (a norm would hide the counts), and e of tokens and view.
 
@@ -104,9 +105,9 @@ class ProjectionDiscriminator(nn.Module):
         self.phi, self.psi, self.told = nn.Sequential(*layers), _begun(nn.Linear(features, 1)), Told(features)
         wrap_convolutions(self, geometry.arc)
 
-    def forward(self, x: torch.Tensor, tokens: torch.Tensor, view: torch.Tensor | None = None) -> torch.Tensor:
-        """Return a judgement (batch,) of roots x (batch, 1, angle, bin), float32."""
-        phi = self.phi(functional.pixel_unshuffle(x, self.patch)).float()
+    def forward(self, u: torch.Tensor, tokens: torch.Tensor, view: torch.Tensor | None = None) -> torch.Tensor:
+        """Return a judgement (batch,) of standardised roots u (batch, 1, angle, bin), float32."""
+        phi = self.phi(functional.pixel_unshuffle(u, self.patch)).float()
         said = self.told(tokens, view).float()
         return self.psi(phi)[:, 0].float() + (said * phi).sum(1) / phi.shape[1] ** 0.5
 
@@ -117,12 +118,14 @@ class GANObjective(nn.Module):
     .. math:: L_D = \langle\max(0, 1 - D(x, y))\rangle + \langle\max(0, 1 + D(\tilde x, y))\rangle
               + \tfrac{\gamma}{2}\langle\|\nabla_x D(x, y)\|^2\rangle, \qquad
               L_G = -\langle D(\tilde x, y)\rangle + \lambda_z\,
-              \Big\langle\frac{\|G(z, y) - G(z', y)\|_1}{\|z - z'\|_1}\Big\rangle^{-1}, \tag{GA2}
+              \Big(\epsilon + \Big\langle\frac{\|G(z, y) - G(z', y)\|_1}{\|z - z'\|_1}\Big\rangle\Big)^{-1},
+              \tag{GA2}
 
-    the hinge loss (Lim and Ye 2017, arXiv 1705.02894) with R1 (Mescheder et al. 2018, arXiv 1801.04406), and mode
-    seeking (Mao et al. 2019, arXiv 1903.05628; norms are means over their entries, those of sinograms in the roots'
-    deviations, and the inverse is of the batch's mean): without it, G drew one sinogram for each prompt whatever z was.
-    For it, G makes two of each prompt in half of a batch. Measured counts are Poisson and G gives expectations λ,
+    the hinge loss (Lim and Ye 2017, arXiv 1705.02894) with R1 (Mescheder et al. 2018, arXiv 1801.04406; by the roots x,
+    which is 1/s² of what it would be by u), and mode seeking (Mao et al. 2019, arXiv 1903.05628; norms are means over
+    their entries, those of sinograms in units of s, the inverse is of the batch's mean, and ε = 0.001): without it, G
+    drew one sinogram for each prompt whatever z was. For it, G makes two of each prompt in half of a batch; a batch of
+    one has no such term. Measured counts are Poisson and G gives expectations λ,
     which D could tell apart by the noise alone. So D is shown counts on both sides: those of G are drawn as a user's
     will be,
 
@@ -142,7 +145,7 @@ class GANObjective(nn.Module):
     network : GANGenerator
     settings : mapping
         ``r1`` (γ), ``r1_share`` (of a batch), ``mode_seeking`` (λ of z), ``discriminator_rate``
-        (its learning rate by that of G), ``discriminator_channels``, ``discriminator_features``, ``patch`` and
+        (its learning rate, times that of G), ``discriminator_channels``, ``discriminator_features``, ``patch`` and
         ``null_prompt`` (the chance that a word is dropped, alike on both sides).
 
     Raises

@@ -55,6 +55,7 @@ def command(ctx, store, models, tier, seed, guidance, guidance_start, keep, earl
     from allpet_gen.commands._translation_results import versions_of_all
     from allpet_gen.evaluation import report
     from allpet_gen.evaluation import report_join as joining
+    from allpet_gen.evaluation import report_models as known
     from allpet_gen.evaluation.report_page import page
     from allpet_gen.evaluation.report_pictures import draw_all
     from allpet_gen.training_card import hardware, store_digest
@@ -63,8 +64,9 @@ def command(ctx, store, models, tier, seed, guidance, guidance_start, keep, earl
     from allpet_physics.commands._roi2sino_results import write_record
     from allpet_physics.simulation.cohort_reader import read_cohort
 
-    asked = _asked(models, (*report.GENERATORS, *report.TRANSLATIONS))
+    asked = _asked(models, (*known.GENERATORS, *known.TRANSLATIONS))
     prompt_weights(guidance)  # raises where they are none
+    _refuse_guidance(ctx, asked)
     guided = {"guidance": guidance, "guidance_start": guidance_start}
     names = [joining.PAGE, joining.RECORD]
     refuse_existing(out, names, overwrite)
@@ -99,7 +101,7 @@ def command(ctx, store, models, tier, seed, guidance, guidance_start, keep, earl
                                  "hardware": _said(hardware()),
                                  "versions": versions_of_all(), "store": store_digest(cohort),
                                  "models": (before["made"]["models"] if before else {})
-                                 | report.made_of(loaded, report.TIERS[tier], guided), "sheets": sheets}
+                                 | known.made_of(loaded, report.TIERS[tier], guided), "sheets": sheets}
                         | ({"joined": before["made"] | {"warnings": before["warnings"]}} if before else {}),
                         "warnings": noticed})
         (folder / joining.PAGE).write_text(page(record, shown), encoding="utf-8")
@@ -127,6 +129,17 @@ def _asked(models, known) -> dict[str, str]:
     return found or dict(_SHIPPED)
 
 
+def _refuse_guidance(ctx, asked) -> None:
+    """Raise where a guidance is given and no generator is asked for, which alone has any."""
+    from allpet_physics.errors import InputError
+
+    given = [option for option in ("guidance", "guidance_start")
+             if ctx.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE]
+    if given and "generator" not in asked:
+        raise InputError(f"--{given[0].replace('_', '-')} must be left out where no generator is evaluated, but was "
+                         f"given for {', '.join(asked)}; add --model generator=DIR, or leave it out.")
+
+
 def _said(found) -> str:
     """Return what a report was made on, in words."""
     return (f"{found['system']}, {found['processors']} processors, {found['device']}, Python "
@@ -138,7 +151,7 @@ def _load(name: str, source: str):
     from pathlib import Path
 
     from allpet_gen._pretrained import model_digest
-    from allpet_gen.evaluation.report import GENERATORS, Model
+    from allpet_gen.evaluation.report_models import GENERATORS, Model
     from allpet_physics.errors import InputError
 
     if name in GENERATORS:

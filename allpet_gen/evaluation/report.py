@@ -14,6 +14,7 @@ import numpy as np
 from allpet_gen.certificate import certificate_table
 from allpet_gen.denoising_moments import denoising_moments
 from allpet_gen.evaluation import generated_table as generated
+from allpet_gen.evaluation.report_models import GENERATORS, GUIDED, TRANSLATIONS, Model, asked_of, check
 from allpet_gen.evaluation.translation_items import draw_items
 from allpet_gen.evaluation.translation_table import (
     TUNING,
@@ -23,17 +24,11 @@ from allpet_gen.evaluation.translation_table import (
     remembered,
     translate,
 )
-from allpet_gen.known_patients import known_patients, refuse_known_patients, training_card
-from allpet_gen.prompt_guidance import GUIDANCE, GUIDANCE_START
+from allpet_gen.known_patients import known_patients, training_card
 from allpet_physics.counts import thin
-from allpet_physics.errors import GeometryError, InputError
 
-#: What a model can be in the report: generators, of which the first is ours, and translations.
-GENERATORS = ("generator", "vae", "gan", "sgm")
-TRANSLATIONS = ("bridge", "unet", "cyclegan", "bridge+sd", "unet+sd")
-#: The rows of the paper's figure 5, and how the generator draws.
+#: The rows of the paper's figure 5.
 ROWS = ("low-dose 1/100", "attenuation correction", "delayed frame", "tracer separation", "tracer conversion")
-GUIDED = {"guidance": GUIDANCE, "guidance_start": GUIDANCE_START}
 #: Times and noises of each sinogram in a certificate.
 _DRAWS = 4
 #: Digits of all figures of the record: what is beyond them is rounding of another number of threads.
@@ -70,15 +65,6 @@ class Tier:
 
 TIERS = {"tiny": Tier(36, 4, 6, 2, 2, 30, 2, 1000), "small": Tier(500, 0, 27, 20, 5, 500, 20, 50_000),
          "base": Tier(2000, 0, 144, 20, 10, 500, 20, 50_000)}
-
-
-@dataclass(frozen=True, eq=False)
-class Model:
-    """A trained model of the report: its pipeline, its folder, and the digest of its files."""
-
-    pipe: object
-    folder: Path
-    digest: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,57 +125,12 @@ def evaluate(models: Mapping[str, Model], cohort, store, tier: Tier, *, seed: in
         _translations(asked, store, tier, seed, tables, shown, keep, stage)
     if "generator" in made and "bridge" in asked:
         stage("pairs of drawn sinograms")
-        shown["pairs"] = _pairs(made["generator"].pipe, asked["bridge"].pipe, cohort, tier, seed)
+        shown["pairs"] = _pairs(made["generator"].pipe, asked["bridge"].pipe, cohort, tier, seed, guided)
     tables["certificates"] = {}
     for name in ("generator", "bridge"):
         if name in models:
             tables["certificates"][name] = _certificates(models[name], name, cohort, tier, seed, progress)
     return Evaluation(rounded(tables), shown)
-
-
-def check(models: Mapping[str, Model], cohort) -> None:
-    """Raise what `evaluate` raises, before any long work."""
-    if not models:
-        raise InputError("models must be at least one, but were none.")
-    for name, model in models.items():
-        if model.pipe.geometry != cohort.geometry:
-            raise GeometryError(f"{name} must have the store's geometry, {cohort.geometry}, but has "
-                                f"{model.pipe.geometry}; simulate a store of its size.")
-        card = training_card(model.folder)
-        refuse_known_patients(card, cohort, "test")
-        _refuse_other_role(name, card)
-    if any(name in TRANSLATIONS for name in models) and len(cohort.tracers) < 2:
-        raise InputError(f"the store must hold two tracers for translations, but has {', '.join(cohort.tracers)} "
-                         "alone; simulate one with more, or leave the translations out.")
-    n = len(np.unique(cohort.select(split="test").patients))
-    if any(name in GENERATORS for name in models) and n < generated.LEAST_PATIENTS:
-        raise InputError(f"the store must have at least {generated.LEAST_PATIENTS} test patients for generators, but "
-                         f"has {n}; simulate more, or leave the generators out.")
-    cohort.select(split="validation")  # settings of classical methods, and the classifier's best epoch, come from it
-
-
-def _refuse_other_role(name: str, card: Mapping) -> None:
-    """Raise unless the card of a model says that it is what it is called."""
-    method, _, more = name.partition("+")
-    said, drawn = card.get("method"), bool(card.get("sinograms", {}).get("drawn"))
-    if said is not None and said != method and method != "generator":
-        raise InputError(f"model {name} must have been trained as {method}, but its card says {said}.")
-    if "sinograms" in card and drawn != bool(more):
-        raise InputError(f"model {name} must have been trained {'with' if more else 'without'} drawn pairs, but its "
-                         f"card says {'with' if drawn else 'without'}; name it {method}{'+sd' if drawn else ''}.")
-
-
-def made_of(models: Mapping[str, Model], tier: Tier, guided: Mapping = GUIDED) -> dict:
-    """Return of each model what a reader who compares must know: its files, its training, how it is asked."""
-    out = {}
-    for name, model in models.items():
-        card = training_card(model.folder)
-        how = card["settings"]["training"]
-        out[name] = {"digest": model.digest, "seed": how["seed"], "precision": how["precision"],
-                     "training": {part: dict(how[part]) for part in card.get("stages", {}) if part in how},
-                     "start": card["settings"]["data"].get("start", "source") if name in TRANSLATIONS else None,
-                     "asked": _asked(name, model.pipe, tier, guided)}
-    return out
 
 
 def rounded(value):
@@ -203,18 +144,12 @@ def rounded(value):
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _asked(name: str, pipe, tier: Tier, guided: Mapping) -> dict:
-    if name in GENERATORS:
-        return _steps(pipe, tier) | (dict(guided) if name == "generator" else {})
-    return {"steps": tier.steps, "samples": tier.samples} if name.startswith("bridge") else {}
-
-
 def _generators(models, cohort, tier, seed, guided, tables, shown, keep, progress, stage) -> None:
     data = generated.held_out(cohort, "test")
     train = generated.held_out(cohort, "train", tier.known)
     stage("images of test patients")
     truth, drawn, known, tables["left out"] = generated.real(data), {}, {}, {}
-    asked = {name: (model, _asked(name, model.pipe, tier, guided)) for name, model in models.items()}
+    asked = {name: (model, asked_of(name, model.pipe, tier, guided)) for name, model in models.items()}
     if "generator" in models and guided["guidance"] != 1:  # which is chosen on validation patients; others have none
         model, options = asked["generator"]
         asked["generator, guidance 1"] = model, options | {"guidance": 1.0}
@@ -247,12 +182,6 @@ def _generators(models, cohort, tier, seed, guided, tables, shown, keep, progres
         shown["drawn"][name] = d.counts[first], d.images[first]
 
 
-def _steps(pipe, tier: Tier) -> dict:
-    """Return the steps to sample with, where a pipeline has any and the tier asks for a number."""
-    has = getattr(pipe, "default_steps", 50) is not None  # baselines say; the generator always samples
-    return {"steps": tier.drawn_steps} if tier.drawn_steps and has else {}
-
-
 def _translations(models, store, tier, seed, tables, shown, keep, stage) -> None:
     known = {name: (model.pipe, model.digest) for name, model in models.items()}
     studies, tuning = (read_patients(store, split, n) for split, n in (("test", tier.patients),
@@ -267,7 +196,7 @@ def _translations(models, store, tier, seed, tables, shown, keep, stage) -> None
     shown["correction"] = items, {name: translate(pipe, items, how)["mean"] for name, pipe in able.items()}
 
 
-def _pairs(generator, bridge, cohort, tier, seed) -> list[tuple]:
+def _pairs(generator, bridge, cohort, tier, seed, guided) -> list[tuple]:
     """Return (task, words, source, targets) of drawn sinograms: pairs that no patient was scanned for.
 
     Low doses are thinned, which is exact; other targets are means of the bridge's samples. A mixture is the drawn scan
@@ -276,7 +205,8 @@ def _pairs(generator, bridge, cohort, tier, seed) -> list[tuple]:
     region = next(r for r in cohort.card["parameters"]["regions"] if (cohort.regions == r).any())
     tracers = list(cohort.tracers)
     prompt = f"{region} with {tracers[0]}"
-    drawn = generator(prompt, count=1, seed=seed * 10**6, reconstruct=None, **_steps(generator, tier)).sinograms
+    drawn = generator(prompt, count=1, seed=seed * 10**6, reconstruct=None,
+                      **asked_of("generator", generator, tier, guided)).sinograms
     rng = np.random.default_rng(seed)
     pairs = [("low-dose 1/4", prompt, thin(drawn[0], 0.25, rng), drawn)]
     about = {"tracer": tracers[0], "region": region, "n_samples": tier.samples, "steps": tier.steps, "seed": seed}

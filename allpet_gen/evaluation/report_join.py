@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from allpet_gen.evaluation.report import GENERATORS
+from allpet_gen.evaluation.report_models import GENERATORS
 from allpet_gen.evaluation.translation_table import join_rows
 from allpet_physics.errors import InputError
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from allpet_gen.certificate import printed
 from allpet_gen.evaluation.report_join import in_order
+from allpet_gen.prompt_guidance import guidance_words
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}
 table{border-collapse:collapse;font-size:13px;margin:.8rem 0}th,td{padding:.15rem .6rem;text-align:right}
@@ -60,7 +61,7 @@ def _head(tables, made) -> str:
     tier = tables["tier"]
     models = table(["model", "digest", "trained: steps x batch", "starts at", "asked"], [
         (name, m["digest"][:16], ", ".join(f"{part} {t['steps']} x {t['batch']}" for part, t in m["training"].items()),
-         m["start"] or "", ", ".join(f"{n} {v:g}" for n, v in m["asked"].items()) or "by default")
+         m["start"] or "", ", ".join(f"{n} {guidance_words(v)}" for n, v in m["asked"].items()) or "by default")
         for name, m in made["models"].items()])
     starts = {m["start"] for m in made["models"].values() if m["start"]}
     if len(starts) > 1:
@@ -101,10 +102,11 @@ def _generators(tables) -> list[str]:
     left = [f"Empty draws that were left out: {counts}."] if empty else []
     if "distances" not in tables:
         return left
+    again = ", and again without any (guidance 1)" if "generator, guidance 1" in tables["prompts"] else ""
     parts = ["Fréchet and kernel distances to test patients; the floor is that of real against real, for as many "
-             "samples. The generator draws with the guidance that was chosen on validation patients, and again "
-             "without (guidance 1); the others have none. None of them is the FID of photographs. Precision and "
-             "recall say how much of either side lies within the other."]
+             f"samples. The generator draws as the table of models says that it was asked to{again}; the others have "
+             "no guidance. None of them is the FID of photographs. Precision and recall say how much of either side "
+             "lies within the other."]
     for key, by_tracer in tables["distances"].items():
         rows = [(tracer, name, with_interval(found["frechet"]["generated"]), with_interval(found["frechet"]["floor"]),
                  with_interval(found["kernel_rbf"]["generated"]), with_interval(found["kernel_rbf"]["floor"]),

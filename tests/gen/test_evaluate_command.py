@@ -12,7 +12,7 @@ from allpet_gen.baseline_stages import new_objective, save_baseline
 from allpet_gen.baselines.unet import UNetPipeline
 from allpet_gen.certificate import printed
 from allpet_gen.evaluation.generated_table import draw_like, held_out
-from allpet_gen.evaluation.report import ROWS, rounded
+from allpet_gen.evaluation.report import ROWS, TIERS, _pairs, rounded
 from allpet_gen.evaluation.report_join import differing, join_tables, pictures_to_take
 from allpet_gen.evaluation.report_page import with_interval
 from allpet_gen.evaluation.translation_table import remembered
@@ -220,6 +220,10 @@ def test_a_generator_draws_with_the_guidance_that_is_asked_for(place, report, tm
     usual = json.loads((report / "report.json").read_text())["tables"]["distances"]
     asked = found["words"]["made"]["models"]["generator"]["asked"]
     assert asked == {"steps": 4, "guidance": {"region": 2, "tracer": 7}, "guidance_start": 0}
+    pages = {name: (tmp_path / name / "report.html").read_text() for name in found}
+    assert "steps 4, guidance region=2,tracer=7, guidance_start 0" in pages["words"]
+    assert "again without any (guidance 1)" in pages["words"]
+    assert "again without" not in pages["none"]
     for key, by_tracer in usual.items():
         words, none = (record["tables"]["distances"][key]["all"] for record in found.values())
         assert words["generator"] != by_tracer["all"]["generator"]
@@ -233,6 +237,26 @@ def test_a_generator_draws_with_the_guidance_that_is_asked_for(place, report, tm
         assert result.exit_code == 2, result.output
         assert "guidance" in result.stderr
         assert not (tmp_path / "wrong").exists()
+    result = evaluate(place, tmp_path / "wrong", "gan", more=("--guidance-start", "0.2"))
+    assert "--guidance-start must be left out where no generator is evaluated, but was given for gan" in result.stderr
+    assert result.exit_code == 2
+
+
+def test_pairs_of_drawn_sinograms_are_of_the_generator_as_it_is_asked(place):
+    cohort, seen = read_cohort(place / "s"), []
+
+    class Spy:
+        """Stops where the first sinogram is drawn."""
+
+        def __call__(self, prompt, **options):
+            seen.append(options)
+            raise StopIteration
+
+    with pytest.raises(StopIteration):
+        _pairs(Spy(), None, cohort, TIERS["tiny"], 3, {"guidance": 5.0, "guidance_start": 0.1})
+    assert seen[0]["guidance"] == 5
+    assert seen[0]["guidance_start"] == 0.1
+    assert seen[0]["steps"] == 4
 
 
 def of_generator(value, *names):

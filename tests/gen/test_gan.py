@@ -88,6 +88,13 @@ def test_a_generator_makes_and_a_discriminator_judges_standardised_roots():
     torch.testing.assert_close(told.network(z, tokens, view), measured["center"] + measured["deviation"] * u)
     torch.testing.assert_close(told.judge(measured["center"] + measured["deviation"] * u, tokens, view),
                                plain.judge(u, tokens, view))
+    # R1 is by the roots, as (GA2) says: of standardised ones it would be the square of the deviation of it.
+    of_roots = told({**batch, "x": measured["center"] + measured["deviation"] * batch["x"]}, generator(),
+                    "discriminator")[1]["r1"]
+    of_standardised = plain(batch, generator(), "discriminator")[1]["r1"]
+    assert of_roots.item() == pytest.approx(of_standardised.item() / measured["deviation"]**2, rel=1e-3)
+    with pytest.raises(InputError, match="deviation must be"):
+        new_objective("gan", data.geometry, settings, 1.0, {"center": 0.0, "deviation": 0.0})
 
 
 # Mode seeking
@@ -100,8 +107,12 @@ def test_pairs_are_told_the_same_and_the_spread_of_a_multiple_is_its_factor(n):
     assert torch.equal(tokens[half:], tokens[:n - half])
     z = torch.randn(n, 12, generator=generator())
     assert spread_of_pairs(3 * z.unflatten(1, (1, 3, 4)) + 5, z).item() == pytest.approx(3, rel=1e-5)
-    one_more = z + torch.randn(n, 1, generator=generator())  # which adds to all of x as to all of z
-    assert spread_of_pairs(one_more, one_more).item() == pytest.approx(1, rel=1e-5)
+    # The mean of ratios, not a ratio of means: pairs whose noises lie far apart count as much as others.
+    z[half:] = z[:n - half] + torch.arange(1.0, n - half + 1)[:, None]
+    x = torch.zeros(n, 1, 3, 4)
+    x[half:] += 2.0
+    wanted = np.mean([2 / k for k in range(1, n - half + 1)])
+    assert spread_of_pairs(x, z).item() == pytest.approx(wanted, rel=1e-5)
 
 
 def test_a_generator_of_one_sinogram_for_each_prompt_is_driven_to_many():
@@ -117,6 +128,12 @@ def test_a_generator_of_one_sinogram_for_each_prompt_is_driven_to_many():
         optimiser.step()
         found.append(terms["spread"].item())
     assert found[-1] > 2 * found[0] > 0
+
+
+def test_a_batch_of_one_has_no_pair():
+    objective, dataset = untrained("gan", **{"gan.mode_seeking": 0.5})
+    assert set(objective(batch_of(dataset, 1), generator())[1]) == {"adversarial"}
+    assert set(objective(batch_of(dataset, 3), generator())[1]) == {"adversarial", "spread"}
 
 
 def test_without_mode_seeking_all_of_a_batch_is_told_what_it_is():
@@ -220,11 +237,10 @@ def test_a_part_has_the_rate_that_an_objective_asks_for(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *a, **k: seen.append(
         self.param_groups[0]["lr"]) or step(self, *a, **k))
     how = TrainingSettings(steps=1, batch=2, learning_rate=1e-3, schedule="constant", warmup=0)
-    for rates in ({}, {"model": 5.0}):
-        objective = Fit()
-        objective.rates = rates
-        train(objective, Points(), how, tmp_path / str(len(rates)))
-    assert seen == pytest.approx([1e-3, 5e-3])
+    train(Fit(), Points(), how, tmp_path / "plain")
+    gan, dataset = untrained("gan", **{"gan.discriminator_rate": 3.0})
+    train(gan, dataset, how, tmp_path / "gan")
+    assert seen == pytest.approx([1e-3, 1e-3, 3e-3])
 
 
 @pytest.mark.parametrize(("name", "value"), [("gan.r1", -1.0), ("gan.r1_share", 0.0), ("gan.r1_share", 1.5),

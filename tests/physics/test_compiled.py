@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -51,6 +53,19 @@ def test_processes_that_write_at_once_never_mix_up_code(tmp_path, moment):
     assert not mixed_up(tmp_path, _compiled._FilesByContent, moment)
 
 
+def test_numbered_files_are_mixed_up(tmp_path):
+    class Numbered(IndexDataCacheFile):
+        """The rule of numba 0.68: the first number that the index does not have, and the index before the code."""
+
+        def save(self, key, data):
+            index = self._load_index()
+            index[key] = self._data_name(1 + len(index))
+            self._save_index(index)
+            self._save_data(index[key], data)
+
+    assert mixed_up(tmp_path, Numbered, "_save_data")
+
+
 def test_code_of_an_earlier_source_is_not_taken_for_that_of_a_new_one(tmp_path):
     old, new = (files(tmp_path, _compiled._FilesByContent, 1, stamp)[0] for stamp in ((1.0, 2), (3.0, 4)))
     old.save("float32", "old")
@@ -78,12 +93,28 @@ def test_a_kernel_is_compiled_once(tmp_path, monkeypatch):
 
 
 def test_every_kernel_that_is_kept_is_kept_so():
-    found = [kernel for module in (_anatomy_kernels, _block_sampling, _fbp_kernels, _kernels, _mask_kernels,
-                                   _prior_kernels)
-             for kernel in vars(module).values() if isinstance(kernel, Dispatcher)]
-    kept = [kernel for kernel in found if hasattr(kernel._cache, "_cache_file")]
-    assert len(kept) >= 30
-    assert not [kernel for kernel in kept if type(kernel._cache._cache_file) is IndexDataCacheFile]
+    source = Path(_compiled.__file__).parent
+    assert not [path for path in source.rglob("*.py") if re.search(r"cache\s*=\s*True", path.read_text())
+                and path.name != "_compiled.py"]
+    for module in (_anatomy_kernels, _block_sampling, _fbp_kernels, _kernels, _mask_kernels, _prior_kernels):
+        asked = Path(module.__file__).read_text().count("@compiled(")
+        kept = [kernel for kernel in vars(module).values() if isinstance(kernel, Dispatcher)
+                and type(getattr(kernel._cache, "_cache_file", None)) is _compiled._FilesByContent]
+        assert len(kept) == asked > 0
+
+
+def test_kernels_know_another_source_of_what_they_share(tmp_path, monkeypatch):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    for shared, hits in (("one", 0), ("one", 1), ("other", 0)):
+        monkeypatch.setattr(_compiled, "_SHARED", shared)
+        kernel = _compiled.compiled()(half)
+        assert kernel(3.0) == 1.5
+        assert sum(kernel.stats.cache_hits.values()) == hits
+
+
+def test_without_a_folder_for_the_cache_kernels_are_compiled_all_the_same(monkeypatch):
+    monkeypatch.setattr(_compiled._Cache._impl_class, "_locator_classes", [])
+    assert _compiled.compiled()(half)(3.0) == 1.5
 
 
 def test_without_compilation_a_kernel_is_plain_python():
@@ -97,6 +128,8 @@ def test_without_compilation_a_kernel_is_plain_python():
 def test_numbers_of_all_types_come_from_their_own_code(tmp_path, monkeypatch):
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
     values = [np.float32(3), np.float64(3), np.int64(3)]
-    for _ in range(2):
+    for hits in (0, 3):
         kernel = _compiled.compiled()(half)
         assert [kernel(value) for value in values] == [1.5] * 3
+        assert sum(kernel.stats.cache_hits.values()) == hits
+    assert len(list(tmp_path.rglob("*.nbc"))) == 3
