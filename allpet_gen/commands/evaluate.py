@@ -27,6 +27,8 @@ allpet evaluate cohort.zarr --model vae=run/vae --join report --out whole""")
               help="How much is measured: minutes, hours on a CPU, or hours on a GPU.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, metavar="N")
 @guidance_options
+@click.option("--network", type=line.FilePath(), metavar="FILE",
+              help="A TorchScript file of a trained network, such as Inception's: distances by its features as well.")
 @click.option("--keep", type=line.FilePath(), metavar="DIR",
               help="Keep what models draw and translate there: a report with one more model then draws for that alone.")
 @click.option("--join", "earlier", type=line.FilePath(), metavar="DIR",
@@ -37,7 +39,8 @@ allpet evaluate cohort.zarr --model vae=run/vae --join report --out whole""")
 @line.json_option
 @line.quiet_option
 @click.pass_context
-def command(ctx, store, models, tier, seed, guidance, guidance_start, keep, earlier, out, overwrite, as_json, quiet):
+def command(ctx, store, models, tier, seed, guidance, guidance_start, network, keep, earlier, out, overwrite, as_json,
+            quiet):
     """Measure trained models on the test patients of STORE, a cohort of allpet simulate.
 
     \b
@@ -81,8 +84,8 @@ def command(ctx, store, models, tier, seed, guidance, guidance_start, keep, earl
     progress.stage("loading the models")
     loaded = {name: _load(name, source) for name, source in asked.items()}
     with line.collected_warnings() as noticed, staged(out, names, overwrite=overwrite) as folder:
-        found = report.evaluate(loaded, cohort, store, report.TIERS[tier], seed=seed, guided=guided, keep=keep,
-                                progress=progress, stage=progress.stage)
+        found = report.evaluate(loaded, cohort, store, report.TIERS[tier], seed=seed, guided=guided, network=network,
+                                keep=keep, progress=progress, stage=progress.stage)
         taken, sheets = {}, joining.sheets(found.shown)
         if before is not None:
             taken, of_models = joining.pictures_to_take(found.shown, before["made"]["sheets"], pictures_before, asked)

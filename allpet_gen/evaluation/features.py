@@ -1,18 +1,21 @@
 r"""What to compare of a sinogram or an image: pluggable extractors with one call shape.
 
 An extractor is any callable ``extractor(batch) -> features`` that takes non-negative arrays ``(n, rows, columns)`` and
-returns float64 ``(n, d)``; a `name` attribute, if it has one, is reported. Three kinds are here:
+returns float64 ``(n, d)``; a `name` attribute, if it has one, is reported. Four kinds are here:
 
 * `RandomCNN`: an untrained convolutional network with fixed random weights. It needs no data and no download, so its
   figures can be compared between places; it is less sensitive than a trained one.
+* `ScriptedFeatures`: a trained network from a file that the caller has, such as Inception's.
 * `EncoderFeatures`: the latents of an encoder that the caller has.
 * `StatisticsFeatures` (from `allpet_gen.evaluation.statistics_features`): named statistics with equations.
 
 A figure belongs to its extractor: distances of different extractors cannot be compared, and none of them is the FID of
-the literature, which uses a network trained on photographs.
+the literature, which compares photographs by a network that was trained on photographs.
 """
 
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,7 +26,7 @@ from allpet_gen.evaluation.statistics_features import StatisticsFeatures
 from allpet_physics._arrays import as_positive_float, as_positive_int
 from allpet_physics.errors import InputError
 
-__all__ = ["EncoderFeatures", "Extractor", "RandomCNN", "StatisticsFeatures"]
+__all__ = ["EncoderFeatures", "Extractor", "RandomCNN", "ScriptedFeatures", "StatisticsFeatures"]
 
 #: The call shape of all extractors.
 Extractor = Callable[[np.ndarray], np.ndarray]
@@ -100,6 +103,78 @@ class RandomCNN:
         return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(self.device)
 
 
+class ScriptedFeatures:
+    r"""Features of a trained network from a TorchScript file of the caller's, such as Inception's for FID.
+
+    The network is given pictures of three equal channels and whole grey values,
+
+    .. math:: g = \big\lfloor 255\,\min(\sqrt{n/c}, 1) + \tfrac12\big\rfloor, \tag{F2}
+
+    as the Inception files of other evaluations expect. Where its ``forward`` has an argument ``return_features``, that
+    is set: such files give probabilities otherwise.
+
+    Parameters
+    ----------
+    path : path-like
+        Of ``torch.jit.save``; (m, 3, rows, columns) to (m, d) or (m, d, h, w), which is averaged over its cells.
+    scale : float
+        c > 0: counts that become white, and all above.
+    size : int, optional
+        Pictures are resized to so many rows and columns, for networks that do not do so themselves.
+    dtype : {"uint8", "float32"}
+        Of the grey values.
+    batch_size : int
+    device : str
+
+    Raises
+    ------
+    InputError
+        A file that is not there or is no TorchScript, another dtype.
+    """
+
+    def __init__(self, path, scale: float, *, size: int | None = None, dtype: str = "uint8", batch_size: int = 32,
+                 device: str = "cpu"):
+        if dtype not in ("uint8", "float32"):
+            raise InputError(f'dtype must be "uint8" or "float32", but was {dtype!r}.')
+        self.scale, self.dtype = as_positive_float("scale", scale), getattr(torch, dtype)
+        self.size = None if size is None else as_positive_int("size", size)
+        self.batch_size, self.device = as_positive_int("batch_size", batch_size), torch.device(device)
+        self.name = f"network of {Path(path).name}"
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript itself: files of others are in it
+                self._network = torch.jit.load(str(path), map_location=self.device).eval()
+        except (OSError, RuntimeError, ValueError) as error:
+            raise InputError(f"path must be a TorchScript file (torch.jit.save), but {str(path)!r} cannot be read as "
+                             f"one ({str(error).strip().splitlines()[0]}).") from None
+        names = [argument.name for argument in self._network.forward.schema.arguments]
+        self._asked = {"return_features": True} if "return_features" in names else {}
+
+    def __call__(self, batch) -> np.ndarray:
+        """Return the features of non-negative arrays (n, rows, columns), shape (n, d), float64.
+
+        Raises
+        ------
+        InputError
+            A batch as `RandomCNN` refuses it; a network that cannot take such pictures, or returns something else than
+            finite features of each.
+        """
+        return in_parts(self._features, batch, self.batch_size)
+
+    @torch.inference_mode()
+    def _features(self, batch: np.ndarray) -> np.ndarray:
+        grey = torch.from_numpy(np.minimum(np.sqrt(batch / self.scale), 1)).float().to(self.device)[:, None]
+        if self.size is not None:
+            grey = functional.interpolate(grey, (self.size, self.size), mode="bilinear", antialias=True)
+        pictures = (255 * grey + 0.5).floor().to(self.dtype).expand(-1, 3, -1, -1)
+        try:
+            out = self._network(pictures, **self._asked)
+        except (RuntimeError, torch.jit.Error) as error:
+            raise InputError(f"path must be a network of pictures of shape {tuple(pictures.shape)}, but it failed "
+                             f"({str(error).strip().splitlines()[-1]}); another size or dtype may suit it.") from None
+        return latents_of(out, len(batch), 1, "the network of path")
+
+
 class EncoderFeatures:
     """The latents of an encoder, averaged over cells of a coarse grid.
 
@@ -139,14 +214,25 @@ class EncoderFeatures:
         out = self.encode(batch)
         if not isinstance(out, (np.ndarray, torch.Tensor)):
             out = getattr(out, "mean", None)  # of a distribution; an array's `mean` is a method
-        if not isinstance(out, (np.ndarray, torch.Tensor)) or out.ndim not in (2, 4) or len(out) != len(batch):
-            was = tuple(out.shape) if hasattr(out, "shape") else type(out).__name__
-            raise InputError(f"encode must return latents of shape ({len(batch)}, channels, h, w) or ({len(batch)}, "
-                             f"features) for {len(batch)} sinograms, but returned {was}.")
-        latents = torch.as_tensor(out).detach().double()
-        if latents.ndim == 4:
-            latents = functional.adaptive_avg_pool2d(latents, self.grid)
-        latents = latents.flatten(1).cpu().numpy()
-        if not np.isfinite(latents).all():
-            raise InputError("encode must return finite latents, but some were NaN or Inf.")
-        return latents
+        return latents_of(out, len(batch), self.grid, "encode")
+
+
+def latents_of(out, n: int, grid: int, name: str) -> np.ndarray:
+    """Return what a network gave for n items as a table of float64, maps averaged over grid × grid cells.
+
+    Raises
+    ------
+    InputError
+        Another number of items or of axes, NaN or Inf.
+    """
+    if not isinstance(out, (np.ndarray, torch.Tensor)) or out.ndim not in (2, 4) or len(out) != n:
+        was = tuple(out.shape) if hasattr(out, "shape") else type(out).__name__
+        raise InputError(f"{name} must return latents of shape ({n}, channels, h, w) or ({n}, features) for {n} "
+                         f"sinograms, but returned {was}.")
+    latents = torch.as_tensor(out).detach().double()
+    if latents.ndim == 4:
+        latents = functional.adaptive_avg_pool2d(latents, grid)
+    latents = latents.flatten(1).cpu().numpy()
+    if not np.isfinite(latents).all():
+        raise InputError(f"{name} must return finite latents, but some were NaN or Inf.")
+    return latents

@@ -3,7 +3,7 @@
 Every figure of drawn sinograms has beside it what real ones of held-out patients have.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from allpet_gen.evaluation import classifier as names
 from allpet_gen.evaluation.distribution import compare_features, inception_score
 from allpet_gen.evaluation.features import RandomCNN, StatisticsFeatures
 from allpet_gen.evaluation.memorisation import memorisation
+from allpet_gen.evaluation.nearest import summed
 from allpet_gen.generated import reconstruct_uncorrected
 from allpet_gen.prompts import Prompt
 from allpet_physics.consistency import helgason_ludwig
@@ -92,7 +93,8 @@ def draw_like(pipe, data: ClassSet, count: int, *, seed: int, progress=None, **o
                  images[good], count - len(good))
 
 
-def distances(drawn: Mapping[str, Drawn], truth: Drawn, data: ClassSet, scale: float, *, seed: int = 0) -> dict:
+def distances(drawn: Mapping[str, Drawn], truth: Drawn, data: ClassSet, scale: float, *, seed: int = 0,
+              further: Mapping[str, Callable] | None = None) -> dict:
     """Return `compare_features` of every generator, by domain, extractor and tracer ("all" for all of them).
 
     Tracers of too few patients or samples are left out.
@@ -108,13 +110,16 @@ def distances(drawn: Mapping[str, Drawn], truth: Drawn, data: ClassSet, scale: f
         Counts that are 1 to the random network; for images it is the 99.9 % quantile of the real ones.
     seed : int
         Of the halvings.
+    further : mapping of str to callable, optional
+        By name, what returns an extractor for the counts that are white to it, such as `ScriptedFeatures` of a file.
     """
     regions, tracers = class_words(data)
     out = {}
     for domain, key, unit in (("sinogram", "counts", scale),
                               ("image", "images", float(np.quantile(truth.images, 0.999)))):
-        for kind, extractor in (("random-cnn", RandomCNN(unit)), ("statistics", StatisticsFeatures(domain))):
-            random = kind == "random-cnn"
+        for kind, extractor in (("random-cnn", RandomCNN(unit)), ("statistics", StatisticsFeatures(domain)),
+                                *((name, of(unit)) for name, of in (further or {}).items())):
+            random = kind != "statistics"
             seen = extractor(getattr(truth, key))
             found = {name: extractor(getattr(d, key)) for name, d in drawn.items()}
             table = out[f"{domain}, {kind}"] = {}
@@ -155,17 +160,22 @@ def obedience(drawn: Mapping[str, Drawn], truth: Drawn, data: ClassSet, model) -
 
 def copies(drawn: Mapping[str, Drawn], truth: Drawn, data: ClassSet, train: ClassSet,
            known: Mapping[str, set[int]]) -> dict:
-    """Return `memorisation` of every generator that was trained on patients of `train`, `known` by name."""
-    out = {}
+    """Return `memorisation` of every generator that was trained on patients of `train`, `known` by name.
+
+    Neighbours are looked for by bins, and by features of the random network (``in features``).
+    """
+    out, extractor = {}, RandomCNN(float(np.quantile(summed(truth.counts, 32), 0.999)))
     for name, d in drawn.items():
         seen = np.isin(train.patients, sorted(known[name]))
         if len(np.unique(train.patients[seen])) < 2:
             continue
         training = np.asarray(train.counts[:])[seen]
         rows = np.sort(np.random.default_rng(0).permutation(len(truth.counts))[:len(d.counts)])
-        found = memorisation(d.counts, training, truth.counts[rows], training_patients=train.patients[seen],
-                             held_out_patients=data.patients[rows], arc=train.geometry.arc)
-        out[name] = {key: found[key] for key in ("copies", "authenticity", "median_distance", "n_training")}
+        by_bins, by_features = (memorisation(
+            d.counts, training, truth.counts[rows], training_patients=train.patients[seen],
+            held_out_patients=data.patients[rows], arc=train.geometry.arc, extractor=of) for of in (None, extractor))
+        out[name] = {key: by_bins[key] for key in ("copies", "authenticity", "median_distance", "n_training")}
+        out[name]["in features"] = {key: by_features[key] for key in ("copies", "authenticity", "median_distance")}
     return out
 
 

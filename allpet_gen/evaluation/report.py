@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from allpet_gen.certificate import certificate_table
 from allpet_gen.denoising_moments import denoising_moments
 from allpet_gen.evaluation import generated_table as generated
+from allpet_gen.evaluation.features import ScriptedFeatures
 from allpet_gen.evaluation.report_models import GENERATORS, GUIDED, TRANSLATIONS, Model, asked_of, check
 from allpet_gen.evaluation.translation_items import draw_items
 from allpet_gen.evaluation.translation_table import (
@@ -83,9 +85,9 @@ class Evaluation:
     shown: dict
 
 
-def evaluate(models: Mapping[str, Model], cohort, store, tier: Tier, *, seed: int = 1,
-             guided: Mapping = GUIDED, keep: Path | None = None, progress: Callable = lambda items, stage, **_: items,
-             stage: Callable = lambda name: None) -> Evaluation:
+def evaluate(models: Mapping[str, Model], cohort, store, tier: Tier, *, seed: int = 1, guided: Mapping = GUIDED,
+             network: Path | None = None, keep: Path | None = None,
+             progress: Callable = lambda items, stage, **_: items, stage: Callable = lambda name: None) -> Evaluation:
     """Measure models on the test patients of a cohort.
 
     Parameters
@@ -99,6 +101,8 @@ def evaluate(models: Mapping[str, Model], cohort, store, tier: Tier, *, seed: in
     seed : int
     guided : mapping
         How the generator draws; it is measured without guidance as well.
+    network : path-like, optional
+        A TorchScript file, such as Inception's: distances are taken by its features as well (`ScriptedFeatures`).
     keep : path-like, optional
         A folder for what models draw and translate, so that a run which was broken off, or has one more model, does
         not make that again.
@@ -116,11 +120,14 @@ def evaluate(models: Mapping[str, Model], cohort, store, tier: Tier, *, seed: in
         A model of another geometry than the store's.
     """
     check(models, cohort)
+    further = {} if network is None else {Path(network).name: partial(ScriptedFeatures, network)}
+    for of in further.values():
+        of(1.0)  # refuses what is no network, before any long work
     tables, shown = {"tier": asdict(tier), "seed": seed}, {}
     made = {name: models[name] for name in GENERATORS if name in models}
     asked = {name: models[name] for name in TRANSLATIONS if name in models}
     if made:
-        _generators(made, cohort, tier, seed, guided, tables, shown, keep, progress, stage)
+        _generators(made, cohort, tier, seed, guided, further, tables, shown, keep, progress, stage)
     if asked:
         _translations(asked, store, tier, seed, tables, shown, keep, stage)
     if "generator" in made and "bridge" in asked:
@@ -144,7 +151,7 @@ def rounded(value):
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _generators(models, cohort, tier, seed, guided, tables, shown, keep, progress, stage) -> None:
+def _generators(models, cohort, tier, seed, guided, further, tables, shown, keep, progress, stage) -> None:
     data = generated.held_out(cohort, "test")
     train = generated.held_out(cohort, "train", tier.known)
     stage("images of test patients")
@@ -168,7 +175,7 @@ def _generators(models, cohort, tier, seed, guided, tables, shown, keep, progres
     stage("distances")
     # The random network's unit is that of the real sinograms: no generator may choose its own.
     scale = float(np.quantile(truth.counts, 0.999))
-    tables["distances"] = generated.distances(drawn, truth, data, scale, seed=seed)
+    tables["distances"] = generated.distances(drawn, truth, data, scale, seed=seed, further=further)
     stage("classifier")
     classifier = generated.trained_classifier(cohort, tier.known, tier.epochs)
     tables["prompts"] = generated.obedience(drawn, truth, data, classifier)

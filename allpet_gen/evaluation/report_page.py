@@ -15,6 +15,10 @@ th{border-bottom:1px solid #888}td:first-child,th:first-child{text-align:left}tr
 img{max-width:100%;height:auto}code{background:#f0f0f0;padding:.1rem .3rem}figure{margin:1rem 0;overflow-x:auto}
 .absent{color:#777;font-style:italic}"""
 
+#: What the tables of generators show: distances, each beside its floor, and shares, with those of real ones in words.
+_DISTANCES = {"frechet": "Fréchet", "kernel_rbf": "kernel (RBF)", "kernel_polynomial": "kernel (polynomial)"}
+_SHARES = ("precision", "recall", "density", "coverage")
+
 
 def page(record: Mapping, pictures: Mapping[str, Path]) -> str:
     """Return the report.
@@ -108,23 +112,27 @@ def _generators(tables) -> list[str]:
              "no guidance. None of them is the FID of photographs. Precision and recall say how much of either side "
              "lies within the other."]
     for key, by_tracer in tables["distances"].items():
-        rows = [(tracer, name, with_interval(found["frechet"]["generated"]), with_interval(found["frechet"]["floor"]),
-                 with_interval(found["kernel_rbf"]["generated"]), with_interval(found["kernel_rbf"]["floor"]),
-                 with_interval(found["precision"]["generated"], 2), with_interval(found["recall"]["generated"], 2))
+        rows = [(tracer, name, f"{found['n_features']}",
+                 *(with_interval(found[metric][side]) for metric in _DISTANCES for side in ("generated", "floor")),
+                 *(f"{with_interval(found[metric]['generated'], 2)}, real {found[metric]['floor']['value']:.2g}"
+                   for metric in _SHARES))
                 for tracer, methods in by_tracer.items() for name, found in methods.items()]
-        parts += [f"<h3>{escape(key)}</h3>", table(["tracer", "generator", "Fréchet", "floor", "kernel (RBF)", "floor",
-                                                   "precision", "recall"], rows)]
+        parts += [f"<h3>{escape(key)}</h3>", table(["tracer", "generator", "features", *(
+            text for metric in _DISTANCES.values() for text in (metric, "floor")), *_SHARES], rows)]
     rows = [(name, f"{100 * f['tracer']:.0f} %", f"{100 * f['region']:.0f} %", with_interval(f["score"]))
             for name, f in tables["prompts"].items()]
     parts += ["<h3>Prompts</h3>", "What a classifier of real training sinograms names, and the exponential of the mean "
               "divergence of its certainty (a score in the manner of Inception, by a classifier of sinograms).",
               table(["", "tracer as asked", "region as asked", "score"], rows)]
     parts += left
-    rows = [(name, f"{f['n_training']}", *(f"{100 * f[key][side]['value']:.1f} %" for key in ("copies", "authenticity")
-                     for side in ("generated", "held_out"))) for name, f in tables["copies"].items()]
+    rows = [(name, by, f"{f['n_training']}", *(
+        f"{100 * found[key][side]['value']:.1f} %" for key in ("copies", "authenticity")
+        for side in ("generated", "held_out"))) for name, f in tables["copies"].items()
+        for by, found in (("bins", f), ("features", f.get("in features"))) if found]
     parts += ["<h3>Copies of training patients</h3>",
-              "Of patients of this store that a model was trained on; a model of another store has none here.",
-              table(["", "compared with", "copies", "held-out patients", "authentic", "held-out patients"], rows)]
+              "Of patients of this store that a model was trained on; a model of another store has none here. "
+              "Neighbours are looked for over rotations and the mirror, by bins and by features of the random network.",
+              table(["", "by", "compared with", "copies", "held-out patients", "authentic", "held-out patients"], rows)]
     rows = [(name, *(f"{100 * v:.1f} %" for v in values)) for name, values in tables["consistency"].items()]
     return [*parts, "<h3>Helgason–Ludwig residuals</h3>", table(["", "order 0", "1", "2", "3"], rows)]
 

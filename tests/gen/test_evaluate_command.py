@@ -1,22 +1,30 @@
 """`allpet evaluate`: one page and one record from models and a store, the same ones again, and what it refuses."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from allpet_gen.baseline_stages import new_objective, save_baseline
 from allpet_gen.baselines.unet import UNetPipeline
 from allpet_gen.certificate import printed
-from allpet_gen.evaluation.generated_table import draw_like, held_out
+from allpet_gen.evaluation import generated_table
+from allpet_gen.evaluation.generated_table import Drawn, draw_like, held_out
 from allpet_gen.evaluation.report import ROWS, TIERS, _pairs, rounded
 from allpet_gen.evaluation.report_join import differing, join_tables, pictures_to_take
 from allpet_gen.evaluation.report_page import with_interval
 from allpet_gen.evaluation.translation_table import remembered
 from allpet_gen.settings import read_settings
+from allpet_gen.symmetry import mirror_sinogram, rotate_sinogram
 from allpet_gen.tasks import TASKS
 from allpet_gen.training_card import store_digest, write_card
 from allpet_gen.translation_pipelines import SinogramBridgePipeline
@@ -163,8 +171,13 @@ def test_ahead_is_said_of_what_is_ahead(ours, other, said, monkeypatch):
 
 
 def test_the_same_models_give_the_same_tables(place, report, tmp_path):
-    result = evaluate(place, tmp_path / "again", "generator", "gan", "bridge", "unet", f"unet+sd={place / 'one'}")
-    assert result.exit_code == 0, result.output
+    """In another process, with other hashes of strings, and nothing kept."""
+    models = [f"{name}={place / name}" for name in ("generator", "gan", "bridge", "unet")]
+    models.append(f"unet+sd={place / 'one'}")
+    words = ["evaluate", place / "s", *(word for model in models for word in ("--model", model)), "--tier", "tiny",
+             "--out", tmp_path / "again", "--quiet"]
+    subprocess.run([sys.executable, "-c", "from allpet_physics.cli import main; main()", *map(str, words)], check=True,
+                   env=os.environ | {"PYTHONHASHSEED": "5", "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"})
     first, again = (json.loads((folder / "report.json").read_text()) for folder in (report, tmp_path / "again"))
     assert first["tables"] == again["tables"]
     assert first["made"]["models"] == again["made"]["models"]
@@ -212,12 +225,19 @@ def test_a_report_joined_from_two_is_the_report_of_all(place, report, tmp_path):
 
 def test_a_generator_draws_with_the_guidance_that_is_asked_for(place, report, tmp_path):
     found = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(torch.jit.script(Profile()), str(tmp_path / "judge.pt"))
     for name, more in (("words", ("--guidance", "region=2,tracer=7", "--guidance-start", "0")),
-                       ("none", ("--guidance", "1"))):
+                       ("none", ("--guidance", "1", "--network", tmp_path / "judge.pt"))):
         result = evaluate(place, tmp_path / name, "generator", more=(*more, "--keep", place / "kept"))
         assert result.exit_code == 0, result.output
         found[name] = json.loads((tmp_path / name / "report.json").read_text())
     usual = json.loads((report / "report.json").read_text())["tables"]["distances"]
+    of_network = found["none"]["tables"]["distances"]
+    assert set(of_network) - set(usual) == {"sinogram, judge.pt", "image, judge.pt"}
+    frechet = of_network["image, judge.pt"]["all"]["generator"]["frechet"]
+    assert frechet["generated"]["value"] > 2 * frechet["floor"]["value"] > 0  # its weights are random
     asked = found["words"]["made"]["models"]["generator"]["asked"]
     assert asked == {"steps": 4, "guidance": {"region": 2, "tracer": 7}, "guidance_start": 0}
     pages = {name: (tmp_path / name / "report.html").read_text() for name in found}
@@ -240,6 +260,39 @@ def test_a_generator_draws_with_the_guidance_that_is_asked_for(place, report, tm
     result = evaluate(place, tmp_path / "wrong", "gan", more=("--guidance-start", "0.2"))
     assert "--guidance-start must be left out where no generator is evaluated, but was given for gan" in result.stderr
     assert result.exit_code == 2
+
+
+class Profile(torch.nn.Module):
+    """Stands for a trained network: grey values to their means over rows."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.float().mean((1, 2))
+
+
+def test_tables_see_what_was_drawn(place, monkeypatch):
+    cohort = read_cohort(place / "s")
+    data, train = held_out(cohort, "test"), held_out(cohort, "train")
+    truth, patients = generated_table.real(data), set(SPLIT["train"])
+    turned = rotate_sinogram(mirror_sinogram(np.asarray(train.counts[:], np.float32), GEOMETRY.arc), 5, GEOMETRY.arc)
+    drawn = {"copier": Drawn(turned, train.labels, turned), "honest": truth}
+    found = generated_table.copies(drawn, truth, data, train, dict.fromkeys(drawn, patients))
+    for by in (dict, lambda f: f["in features"]):
+        copier, honest = (by(found[name])["copies"]["generated"]["value"] for name in drawn)
+        assert copier > 0.7 > 0.1 > honest
+        assert by(found["copier"])["authenticity"]["generated"]["value"] < 0.3
+
+    regions, tracers = map(np.array, generated_table.class_words(data))
+    monkeypatch.setattr(generated_table.names, "predict", lambda _, counts: SimpleNamespace(
+        tracer=tracers[truth.labels], region=regions[truth.labels], joint=np.eye(len(regions))[truth.labels]))
+    other = (truth.labels + 1) % len(regions)  # the same sinograms, asked for by another prompt
+    said = generated_table.obedience({"deaf": Drawn(truth.counts, other, truth.images)}, truth, data, None)
+    assert said["real, held out"]["both"] == 1
+    assert said["deaf"]["both"] == 0
+    assert said["deaf"]["tracer"] == np.mean(tracers[other] == tracers[truth.labels])
+
+    uneven = truth.counts * np.where(np.arange(GEOMETRY.n_angles) % 2, 1.0, 2.0)[:, None]
+    said = generated_table.consistency({"uneven": Drawn(uneven, truth.labels, truth.images)}, truth, data)
+    assert said["uneven"][0] > said["real, held out"][0] + 0.1
 
 
 def test_pairs_of_drawn_sinograms_are_of_the_generator_as_it_is_asked(place):

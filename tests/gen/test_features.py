@@ -1,12 +1,13 @@
 """Extractors: one call shape, the same figures by seed, statistics that hold what their equations say."""
 
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from allpet_gen.evaluation.features import EncoderFeatures, RandomCNN, StatisticsFeatures
+from allpet_gen.evaluation.features import EncoderFeatures, RandomCNN, ScriptedFeatures, StatisticsFeatures
 from allpet_gen.symmetry import mirror_sinogram, rotate_sinogram
 from allpet_physics.errors import InputError
 
@@ -128,3 +129,66 @@ def test_statistics_do_not_depend_on_how_the_patient_lies(counts):
 def test_unknown_domain_is_refused():
     with pytest.raises(InputError, match='"sinogram" or "image"'):
         StatisticsFeatures("volume")
+
+
+# Networks of the caller's own
+
+class Judge(torch.nn.Module):
+    """Stands for Inception: grey values in whole numbers, probabilities unless features are asked for."""
+
+    def forward(self, x: torch.Tensor, return_features: bool = False) -> torch.Tensor:
+        if x.dtype != torch.uint8:
+            raise RuntimeError("expected scalar type Byte")
+        x = x.float()
+        found = torch.stack([x[:, 0].amax((1, 2)), x[:, 1].mean((1, 2)), x[:, 2].mean((1, 2))], 1)
+        return found if return_features else found.softmax(1)
+
+
+class Maps(torch.nn.Module):
+    """Gives maps, and takes one size alone."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[3] != 20:
+            raise RuntimeError("size mismatch")
+        return x.unsqueeze(0).unsqueeze(0) if x.shape[0] == 5 else x
+
+
+def scripted(tmp_path, network):
+    path = tmp_path / "network.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(torch.jit.script(network), str(path))
+    return path
+
+
+def test_a_network_from_a_file_sees_grey_values(tmp_path, counts):
+    features = ScriptedFeatures(scripted(tmp_path, Judge()), 100.0)
+    grey = np.floor(255 * np.minimum(np.sqrt(counts / 100), 1) + 0.5)
+    wanted = np.stack([grey.max((1, 2)), *[grey.mean((1, 2))] * 2], 1)
+    np.testing.assert_allclose(features(counts), wanted, rtol=1e-5)
+    assert features(counts).dtype == np.float64
+    assert features.name == "network of network.pt"
+    half = ScriptedFeatures(tmp_path / "network.pt", 100.0, batch_size=4)
+    np.testing.assert_array_equal(half(counts), features(counts))
+
+
+def test_pictures_are_resized_for_a_network_and_its_maps_averaged(tmp_path, counts):
+    path = scripted(tmp_path, Maps())
+    features = ScriptedFeatures(path, 100.0, size=20, dtype="float32")(counts)
+    assert features.shape == (6, 3)
+    np.testing.assert_allclose(features[:, 0], features[:, 2])
+    grey = 255 * np.minimum(np.sqrt(counts / 100), 1)
+    np.testing.assert_allclose(features[:, 1], grey.mean((1, 2)), rtol=0.02)
+    with pytest.raises(InputError, match=r"pictures of shape \(6, 3, 40, 48\), but it failed \(.*size mismatch"):
+        ScriptedFeatures(path, 100.0)(counts)
+    with pytest.raises(InputError, match="must return latents of shape"):
+        ScriptedFeatures(path, 100.0, size=20)(counts[:5])
+
+
+def test_files_that_are_no_network_are_refused_in_a_sentence(tmp_path):
+    (tmp_path / "text.pt").write_text("weights")
+    for name in ("none.pt", "text.pt"):
+        with pytest.raises(InputError, match=rf"path must be a TorchScript file .*{name}"):
+            ScriptedFeatures(tmp_path / name, 1.0)
+    with pytest.raises(InputError, match='dtype must be "uint8" or "float32"'):
+        ScriptedFeatures(tmp_path / "text.pt", 1.0, dtype="int8")

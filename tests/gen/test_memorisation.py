@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from allpet_gen.evaluation import memorisation as module
-from allpet_gen.evaluation.memorisation import memorisation, nearest_neighbours
+from allpet_gen.evaluation import nearest as module
+from allpet_gen.evaluation.features import RandomCNN
+from allpet_gen.evaluation.memorisation import memorisation
+from allpet_gen.evaluation.nearest import nearest_in_features, nearest_neighbours, summed
 from allpet_gen.symmetry import mirror_sinogram, rotate_sinogram
 from allpet_physics.errors import InputError
 
@@ -100,6 +102,77 @@ def judge(patients):
         return memorisation(generated, counts, held_out, training_patients=names, held_out_patients=1000 + names,
                             quantile=0.02, **settings)
     return run
+
+
+@pytest.mark.parametrize("arc", [np.pi, 2 * np.pi])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_poses_are_tried_in_features_too(rng, arc, mirrored):
+    """Bins as features: a copy in a pose that is tried is found exactly, and how it lies."""
+    training, whole = expected_counts(rng, 30, arc), N_ANGLES * (2 if arc < 4 else 1)
+    for index, k in ((3, 0), (17, 1), (29, 5)):
+        original = mirror_sinogram(training[index], arc) if mirrored else training[index]
+        query = 3 * rotate_sinogram(original, k * whole // 6, arc)[None]
+        found = nearest_in_features(query, training, lambda batch: batch.reshape(len(batch), -1), arc=arc,
+                                    turns=6)
+        assert (found.index[0], found.steps[0], found.mirrored[0]) == (index, k * whole // 6, mirrored)
+        assert found.distance[0] < 1e-5
+
+
+@pytest.mark.parametrize(("sizes", "wanted"), [((128, 128), (32, 32)), ((36, 96), (36, 32)), ((70, 31), (35, 31))])
+def test_sums_keep_enough_angles_and_bins(rng, sizes, wanted):
+    batch = rng.random((3, *sizes))
+    out = summed(batch, 32)
+    assert out.shape == (3, *wanted)
+    k, m = sizes[0] // wanted[0], sizes[1] // wanted[1]
+    assert out[1, 2, 3] == pytest.approx(batch[1, 2 * k:3 * k, 3 * m:4 * m].sum())
+
+
+def test_the_distance_in_features_is_that_of_its_equation(rng):
+    a, b = expected_counts(rng, 3), expected_counts(rng, 20)
+    scaled = [x * b.sum((1, 2)).mean() / x.sum((1, 2), keepdims=True) for x in (a, b)]
+
+    def features(batch):
+        return np.stack([batch[:, 0, 5], batch[:, 7].max(1), np.full(len(batch), 3.0)], 1)  # the last tells nothing
+
+    known = features(scaled[1])[:, :2]
+    poses = [features(rotate_sinogram(x, 9 * k))[:, :2] for k in range(8) for x in (scaled[0],
+                                                                                   mirror_sinogram(scaled[0]))]
+    wanted = min(np.linalg.norm((pose[1] - t) / known.std(0)) / 2**0.5 for pose in poses for t in known)
+    assert nearest_in_features(a, b, features, turns=8).distance[1] == pytest.approx(wanted, rel=1e-4)
+    names = np.arange(20) // 2
+    others = nearest_in_features(b, b, features, query_groups=names, training_groups=names)
+    assert (names[others.index] != names).all()
+    alone = nearest_in_features(b[:2], b[:2], features, query_groups=names[:2], training_groups=names[:2])
+    assert (alone.index == -1).all()
+    with pytest.raises(InputError, match="training must differ in some feature"):
+        nearest_in_features(a, b, lambda batch: np.ones((len(batch), 2)))
+    with pytest.raises(InputError, match="both or neither"):
+        nearest_in_features(a, b, features, query_groups=names[:3])
+
+
+@pytest.mark.parametrize(("anew", "least"), [(False, 30), (True, 15)])
+def test_planted_copies_are_found_in_features(rng, patients, judge, anew, least):
+    """All that are turned, mirrored and rescaled; and half of those with counts drawn anew, of which bins find all."""
+    expected, counts, _, _ = patients
+    strangers = rng.poisson(expected_counts(rng, 60))
+    source = rng.choice(120, 30, replace=False)
+    copies = np.stack([rotate_sinogram(mirror_sinogram(e) if i % 2 else e, 3 * i)
+                       for i, e in enumerate((expected if anew else counts)[source])])
+    copies = rng.poisson(copies) if anew else 2 * copies
+    extractor = RandomCNN(float(np.quantile(expected, 0.999)))
+    out = judge(np.concatenate([strangers, copies]), extractor=extractor, n_bootstrap=100)
+    found = np.array(out["flagged"])
+    assert (found >= 60).sum() >= least > 3 * (found < 60).sum()
+    right = [source[f - 60] == n for f, n in zip(out["flagged"], out["flagged_neighbours"], strict=True) if f >= 60]
+    assert np.mean(right) > 0.9
+    assert out["copies"]["excess"]["low"] > 0
+
+
+def test_strangers_are_left_in_peace_in_features(rng, patients, judge):
+    extractor = RandomCNN(float(np.quantile(patients[0], 0.999)))
+    quiet = judge(rng.poisson(expected_counts(rng, 60)), extractor=extractor, n_bootstrap=100)
+    assert quiet["copies"]["excess"]["low"] <= 0 <= quiet["copies"]["excess"]["high"]
+    assert quiet["authenticity"]["excess"]["low"] <= 0 <= quiet["authenticity"]["excess"]["high"]
 
 
 def test_planted_copies_are_found_and_named(rng, patients, judge):
