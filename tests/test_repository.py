@@ -118,3 +118,21 @@ def test_constraints_are_exact_and_name_no_place():
 
 def test_the_changelog_has_an_unreleased_section():
     assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_every_test_that_the_errata_name_exists_in_the_file_that_they_name():
+    text = (ROOT / "docs" / "errata.md").read_text(encoding="utf-8")
+    files = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")}
+    entries = re.split(r"\n\n(?=\*\*|## )", text)[1:]
+    named = 0
+    for entry in (e for e in entries if e.startswith("**")):
+        assert "\nTests: " in entry, entry[:80]
+        tests, before = re.findall(r"`(test_\w+)`|\[(test_\w+\.py)\]", entry[entry.index("\nTests: "):]), []
+        for test, file in tests:
+            before += [test] if test else []
+            if file:
+                for name in before:
+                    assert f"def {name}(" in files[file], (name, file)
+                named, before = named + len(before), []
+        assert not before, (entry[:80], before)
+    assert named >= 50

@@ -10,7 +10,8 @@ from click.testing import CliRunner
 
 from allpet_gen.generation_models import load_generator
 from allpet_gen.settings import read_settings, settings_of
-from allpet_gen.training_card import store_digest
+from allpet_gen.stages import read_sets
+from allpet_gen.training_card import new_card, store_digest
 from allpet_gen.training_log import read_losses
 from allpet_physics.cli import cli
 from allpet_physics.io.sinogram_files import read_sinogram
@@ -58,6 +59,11 @@ def test_training_leaves_a_model_and_a_card_that_says_how(place, method):
     assert card["stages"][method]["validation_loss"] == found["validation"][4]
     assert card["store"]["sha256"] == store_digest(read_cohort(place[0] / "s"))
     assert card["patients"] == {"train": [0, 1, 2], "validation": [3, 4, 5]}
+    # The sinograms are those that the generator of these settings is trained on.
+    cohort = read_cohort(place[0] / "s")
+    sets = read_sets(cohort, card["settings"])
+    assert card["sinograms"] == new_card(card["settings"], cohort, sets)["sinograms"]
+    assert {len(part) for part in sets} == {2 * 3, 3}  # per_class = 2 for each of three regions, and one to validate
     assert set(card["settings"]) == {"cohort", "data", "augmentation", "training", method} | (
         {"denoiser"} if method == "sgm" else set())
     assert not list(folder.glob(".*"))

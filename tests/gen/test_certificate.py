@@ -1,11 +1,14 @@
 """Certificates of trained networks: the moments they rest on, the posterior, how often the bound fails, refusals."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import allpet_gen
+from allpet_gen._pretrained import model_digests
 from allpet_gen.certificate import PRIOR_SPREADS, certify, gibbs_posterior, miscounted_bound, printed
 from allpet_gen.data import ClassSet
 from allpet_gen.denoising_moments import _generator_batches, denoising_moments, load_certifiable
@@ -209,6 +212,17 @@ def test_the_same_seed_gives_the_same_moments_and_views_change_them(place, name)
         assert 0.3 < first.square.mean() < 3
 
 
+def test_masks_are_drawn_for_augmented_moments_even_where_no_view_is(place, tmp_path):
+    """Turned and mirrored by nothing, what differs from moments as measured is the masks alone."""
+    shutil.copytree(place / "generator", tmp_path / "generator")
+    shutil.copytree(place / "s", tmp_path / "s")
+    card = json.loads((tmp_path / "generator" / "training.json").read_text())
+    card["settings"]["augmentation"] |= {"rotation_deg": 0.0, "mirror": 0.0}
+    (tmp_path / "generator" / "training.json").write_text(json.dumps(card))
+    masked, still = (moments_of(tmp_path, "generator", augmented=augmented) for augmented in (True, False))
+    assert not np.allclose(masked.square, still.square, rtol=1e-6)
+
+
 def test_unused_slots_of_a_bridge_do_not_count(place):
     moments = moments_of(place, "bridge")
     assert moments.group.tolist() == [0] * 4 + [1] * 4
@@ -312,6 +326,13 @@ def test_another_geometry_is_refused(place, tmp_path):
 def test_shipped_models_are_found_by_name():
     for name in ("small", "bridge-small"):
         assert load_certifiable(name)[1].name == name
+
+
+@pytest.mark.parametrize(("record", "name"), [("generator", "small"), ("bridge", "bridge-small")])
+def test_the_records_are_of_the_models_that_ship(record, name):
+    found = json.loads((Path(__file__).resolve().parents[2] / "docs" / f"certificate_{record}.json").read_text())
+    digests = model_digests(Path(allpet_gen.__file__).parent / "pretrained" / name)
+    assert digests == found["model"]["files"]
 
 
 def test_the_page_is_that_of_the_records(monkeypatch):
