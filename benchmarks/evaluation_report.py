@@ -1,6 +1,6 @@
 """Write docs/evaluation.md, and its pictures, from a report of `allpet evaluate` with baselines of the generator.
 
-    python benchmarks/evaluation_report.py docs/evaluation docs/generator_small.json
+    python benchmarks/evaluation_report.py docs/evaluation docs/evaluation/shipped.json
 """
 
 import argparse
@@ -13,22 +13,17 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from _evaluation_tables import NAMES, ahead, certificates, consistency, copies, distances, prompts, translations
 from _record import read_record
 
 from allpet_gen._pretrained import shipped_models
-from allpet_gen.certificate import printed
 from allpet_gen.evaluation.report import rounded
 from allpet_gen.evaluation.report_join import in_order, read_report
+from allpet_gen.prompt_guidance import guidance_words
 from allpet_gen.settings import read_settings
 from allpet_physics.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
-
-#: What a report calls each generator, and what the page does.
-NAMES = {"generator": "generator", "generator, guidance 1": "generator, no guidance", "vae": "VAE", "gan": "GAN",
-         "sgm": "score-based model"}
-#: What is compared: less is better.
-_DISTANCES = ("frechet", "kernel_rbf", "kernel_polynomial")
 
 HEAD = """# The paper's results, redone
 
@@ -44,7 +39,8 @@ Made on {made}; seed {seed}; {drawn} drawn sinograms of each generator.
 allpet simulate --patients 720 --seed 2026 --size 128 --out cohort.zarr
 {training}
 {command}
-python benchmarks/evaluation_report.py docs/evaluation docs/generator_small.json
+{shipped}
+python benchmarks/evaluation_report.py docs/evaluation docs/evaluation/shipped.json
 ```
 
 The same checkpoints and store give the same tables again, to the last digit on one machine."""
@@ -57,7 +53,8 @@ about as much computing, {share} of the steps in the settings `small`, with whic
 {budgets}
 
 The average of the weights after the last step is taken of each. {guided}Last in each table, for comparison, the
-generator that ships; its figures are of [its own page](generator.md), measured on the same sinograms.
+generator that ships, measured in the same way on the same sinograms ([shipped.json](evaluation/shipped.json));
+[its own page](generator.md) has more of it.
 
 Fréchet and kernel distances to real sinograms of test patients, mean over random halvings (95 % interval); "real" is
 the floor, as many real ones against real ones. "random-cnn" is an untrained network with fixed weights, "statistics"
@@ -86,7 +83,8 @@ All of them are trained too short, on one CPU core for 45 to 55 minutes each, an
 much: with four times the steps it is nearer than all here, guided as it is, in every distance but one, the polynomial
 kernel of random features of images (1.10, where the VAE has 0.75)."""
 
-GUIDED = """The generator's guidance was chosen on validation patients, so it stands here without as well. """
+GUIDED = """The generator draws with guidance {weight} from {start:.0%} of its steps on, which was chosen on validation
+patients, so it stands here without as well. """
 
 UNFINISHED = """A generator that was trained as long as these is not among them, so the table does not say which method
 is the best."""
@@ -96,7 +94,7 @@ def main(argv=None) -> None:
     """Write the page and its pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("report", type=Path, help="folder of allpet evaluate")
-    parser.add_argument("shipped", type=Path, help="record of generator_quality.py")
+    parser.add_argument("shipped", type=Path, help="record of allpet evaluate with the generator that ships")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "evaluation.md")
     arguments = parser.parse_args(argv)
     try:
@@ -105,12 +103,12 @@ def main(argv=None) -> None:
         parser.error(str(error).replace("join must", "report must", 1))
     shipped = read_record(parser, "shipped", arguments.shipped)
     try:
-        if fault := unfit(record["tables"], shipped):
+        if fault := unfit(record["tables"], shipped["tables"]):
             parser.error(fault)
         text = page(record, shipped, pictures)
     except (KeyError, TypeError, AttributeError) as error:
-        parser.error("report and shipped must be whole records of allpet evaluate and of generator_quality.py, but "
-                     f"one of them lacks a part ({type(error).__name__}: {error}).")
+        parser.error("report and shipped must be whole records of allpet evaluate, but one of them lacks a "
+                     f"part ({type(error).__name__}: {error}).")
     images = arguments.out.parent / "images"
     try:
         images.mkdir(parents=True, exist_ok=True)
@@ -127,29 +125,35 @@ def shown(pictures) -> list[str]:
 
 
 def unfit(tables: dict, shipped: dict) -> str | None:
-    """Return why there is no page of these two, if so: nothing to compare, or real sinograms that are not the same."""
+    """Return why there is no page of the tables of these two, if so: nothing to compare, or not the same ruler."""
     if "distances" not in tables:
         return "report must have been made with a generator or a baseline of one, but has translations alone."
-    ours, theirs = tables["consistency"]["real, held out"], shipped["consistency"]["real, held out"]["all"]
-    if not np.allclose(ours, theirs, rtol=1e-3):
-        return (f"shipped must be measured on the real sinograms of the report, whose Helgason-Ludwig residuals are "
-                f"{rounded(ours)}, but was on some with {rounded(theirs)}; run generator_quality.py on the same store.")
+    if "generator" not in shipped["prompts"]:
+        return "shipped must be a report of the generator that ships, but has no generator."
+    ours, theirs = ([t["consistency"]["real, held out"], *(next(iter(by_tracer["all"].values()))["frechet"]["floor"][
+        "value"] for by_tracer in t["distances"].values())] for t in (tables, shipped))
+    if not all(np.allclose(a, b, rtol=0.01) for a, b in zip(ours, theirs, strict=True)):
+        return (f"shipped must be measured on the real sinograms of the report and in the same way, whose "
+                f"Helgason-Ludwig residuals and floors are {rounded(ours)}, but had {rounded(theirs)}; run allpet "
+                "evaluate --model generator=small on the same store.")
     return None
 
 
 def page(record: dict, shipped: dict, pictures) -> str:
     """Return the page as Markdown."""
     tables, made = record["tables"], record["made"]
+    ships, asked = shipped["tables"], made["models"].get("generator", {}).get("asked", {})
+    guided = GUIDED.format(weight=guidance_words(asked["guidance"]), start=asked["guidance_start"]) if asked else ""
     parts = [HEAD.format(**tables["tier"], made=when_and_where(made), seed=tables["seed"],
-                         training=training_commands(made["models"]), command=evaluation_commands(made)),
-             GENERATORS.format(budgets=budgets(made["models"]), share=share_of_full(made["models"]),
-                               guided=GUIDED if "generator" in made["models"] else ""),
-             figures(in_order(pictures, "methods")), distances(tables, shipped),
+                         training=training_commands(made["models"]), command=evaluation_commands(made),
+                         shipped=continued(shipped["made"]["command"])),
+             GENERATORS.format(budgets=budgets(made["models"]), share=share_of_full(made["models"]), guided=guided),
+             figures(in_order(pictures, "methods")), distances(tables, ships),
              figures(name for name in ("distances",) if name in pictures)]
     if "gan" not in made["models"]:
         parts.insert(2, WITHOUT_GAN)
     parts += [ahead(tables), WHY] if "generator" in tables["prompts"] else [UNFINISHED]
-    parts += [prompts(tables, shipped), copies(tables, shipped), consistency(tables)]
+    parts += [prompts(tables, ships), copies(tables, ships), consistency(tables, ships)]
     if "bridge" in made["models"]:
         parts += [translations(tables), figures(["translations"])]
     if tables["certificates"]:
@@ -230,138 +234,6 @@ def share_of_full(models: dict) -> str:
 def figures(names) -> str:
     """Return the links to pictures."""
     return "\n\n".join(f"![{name}](images/evaluation-{name}.png)" for name in names)
-
-
-def distances(tables: dict, shipped: dict) -> str:
-    """Return a table of distances for each domain and features."""
-    parts = []
-    for key, by_tracer in tables["distances"].items():
-        lines = [f"### {key}", "", "| | Fréchet | × real | kernel, RBF | precision | recall | coverage |",
-                 "|" + "---|" * 7]
-        rows = {NAMES[name]: by_tracer["all"][name] for name in NAMES if name in by_tracer["all"]}
-        for name, found in (rows | {"the generator that ships": shipped["distances"][key]}).items():
-            lines.append(row(name, found, "generated"))
-        lines.append(row("real", next(iter(rows.values())), "floor"))
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
-
-
-def row(name: str, found: dict, side: str) -> str:
-    """Return a row of the table of distances."""
-    of_floor = found["frechet"][side]["value"] / found["frechet"]["floor"]["value"]
-    shares = (f"{found[metric][side]['value']:.2f}" for metric in ("precision", "recall", "coverage"))
-    return (f"| {name} | {cell(found['frechet'][side])} | {of_floor:.2f} | {cell(found['kernel_rbf'][side])} | "
-            f"{' | '.join(shares)} |")
-
-
-def cell(values: dict) -> str:
-    """Return a value with its interval."""
-    return f"{values['value']:.3g} ({values['low']:.3g} to {values['high']:.3g})"
-
-
-def ahead(tables: dict) -> str:
-    """Return a table of where the generator is nearer to real sinograms than each baseline, guided and not."""
-    found = {key: by_tracer["all"] for key, by_tracer in tables["distances"].items()}
-    measured = next(iter(found.values()))
-    pairs = [(ours, other) for ours in ("generator", "generator, guidance 1") for other in ("vae", "gan", "sgm")
-             if ours in measured and other in measured]
-    titles = [f"{'guided' if ours == 'generator' else 'not guided'}, {NAMES[other]}" for ours, other in pairs]
-    lines = ["### Is the generator ahead?", "",
-             "Ahead of a baseline, where its distance is the smaller; clearly so, where the intervals are apart.", "",
-             f"| | {' | '.join(titles)} |", "|---" * (len(pairs) + 1) + "|"]
-    for key, of in found.items():
-        for metric in _DISTANCES:
-            cells = [verdict(of[ours][metric]["generated"], of[other][metric]["generated"]) for ours, other in pairs]
-            lines.append(f"| {key}, {metric.replace('_', ' ')} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def verdict(ours: dict, other: dict) -> str:
-    """Return where a distance stands beside another one."""
-    place = "ahead" if ours["value"] < other["value"] else "**behind**"
-    apart = ours["high"] < other["low"] or other["high"] < ours["low"]
-    return f"{place}, clearly" if apart else f"{place}, within the intervals"
-
-
-def prompts(tables: dict, shipped: dict) -> str:
-    """Return the table of obedience."""
-    lines = ["### Prompts", "",
-             "What a classifier of real training sinograms names; the score is the exponential of the mean divergence "
-             "of its certainty, in the manner of Inception's.", "",
-             "| | tracer | region | both | score |", "|---|---|---|---|---|"]
-    rows = {NAMES.get(name, name): found for name, found in tables["prompts"].items()}
-    for name, found in rows.items():
-        lines.append(f"| {name} | " + " | ".join(f"{100 * found[k]:.1f} %" for k in ("tracer", "region", "both"))
-                     + f" | {cell(found['score'])} |")
-    found = shipped["prompts"]["generated"]
-    lines.append("| the generator that ships | " + " | ".join(f"{100 * found[k]:.1f} %" for k in ("tracer", "region",
-                                                                                                   "both")) + " | |")
-    empty = ", ".join(f"{NAMES[name]} {n}" for name, n in tables["left out"].items() if n)
-    return "\n".join([*lines, "", f"Empty draws, left out: {empty or 'none'}."])
-
-
-def copies(tables: dict, shipped: dict) -> str:
-    """Return the table of copies of training patients."""
-    lines = ["### Copies of training patients", "", "| | copies | authentic |", "|---|---|---|"]
-    rows = {NAMES[name]: tables["copies"][name] for name in NAMES if name in tables["copies"]}
-    rows["the generator that ships"] = shipped["copies"]
-    lines += [f"| {name} | " + " | ".join(share(found[key]["generated"]) for key in ("copies", "authenticity")) + " |"
-              for name, found in rows.items()]
-    for real in list(tables["copies"].values())[:1]:  # none, where the store lacks the training patients
-        shares = (share(real[key]["held_out"]) for key in ("copies", "authenticity"))
-        lines.append(f"| real, held out | {' | '.join(shares)} |")
-    return "\n".join(lines)
-
-
-def share(values: dict) -> str:
-    """Return a share with its interval, in per cent."""
-    return f"{100 * values['value']:.1f} % ({100 * values['low']:.1f} to {100 * values['high']:.1f})"
-
-
-def consistency(tables: dict) -> str:
-    """Return the table of Helgason-Ludwig residuals."""
-    lines = ["### Helgason–Ludwig residuals", "",
-             "Of uncorrected counts, in per cent: what a generator should have is what real ones have.", "",
-             "| | order 0 | 1 | 2 | 3 |", "|---|---|---|---|---|"]
-    lines += [f"| {NAMES.get(name, name)} | " + " | ".join(f"{100 * v:.1f}" for v in values) + " |"
-              for name, values in tables["consistency"].items()]
-    return "\n".join(lines)
-
-
-def translations(tables: dict) -> str:
-    """Return the bridge beside the best of the methods that are told as little, and beside the source."""
-    lines = ["## Translations", "",
-             "PSNR of images in dB, of the bridge that ships and of the best classical method, {patients} patients, "
-             "{samples} samples; [Translations, measured](translation.md) has all methods, baselines and "
-             "doses.".format(**tables["tier"]), "",
-             "| | source | best classical method | bridge |", "|---|---|---|---|"]
-    for name, found in tables["translations"].items():
-        methods = {m: f["metrics"]["psnr"] for m, f in found["images"]["methods"].items()}
-        classical = {m: f for m, f in methods.items() if m in ("fbp", "osem", "bsrem", "gaussian", "bsrem, no factors")}
-        best = max(classical, key=lambda m: classical[m]["mean"]) if classical else None
-        said = f"{interval(classical[best])}, {best}" if best else "none"
-        lines.append(f"| {name} | {interval(methods['source'])} | {said} | {interval(methods['bridge'])} |")
-    return "\n".join(lines)
-
-
-def interval(found: dict) -> str:
-    """Return a mean in dB with its interval."""
-    return f"{found['mean']:.1f} ({found['low']:.1f} to {found['high']:.1f})"
-
-
-def certificates(tables: dict) -> str:
-    """Return the bounds at one chance of error, before and after augmentation."""
-    lines = ["## PAC-Bayes bounds", "",
-             "Of the denoising loss, n in patients; predicting nothing has about 1. The generator is the one of this "
-             "page, and the patients are the test patients of this store; [those of the models that ship]"
-             "(certificates.md) have more patients.", "",
-             "| | patients | loss | bound, δ = 0.05 | bound, δ = 0.001 |", "|---|---|---|---|---|"]
-    for name, kinds in tables["certificates"].items():
-        for kind, found in kinds.items():
-            bounds = {r["delta"]: printed(r["bound"]) + (" (vacuous)" if r["vacuous"] else "") for r in found["rows"]}
-            lines.append(f"| {name}, {kind} | {found['patients']} | {found['loss']:.4f} | {bounds[0.05]} | "
-                         f"{bounds[0.001]} |")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -185,6 +185,12 @@ def consistency(drawn: Mapping[str, Drawn], truth: Drawn, data: ClassSet) -> dic
             for name, d in {"real, held out": truth, **drawn}.items()}
 
 
+def consistency_range(drawn: Mapping[str, Drawn], truth: Drawn, data: ClassSet) -> dict:
+    """Return (low, high) of the middle 90 % of sinograms for each order: a mean alone could hide too little variety."""
+    return {name: np.quantile(residuals(d.counts, data.geometry), (0.05, 0.95), axis=0).T.tolist()
+            for name, d in {"real, held out": truth, **drawn}.items()}
+
+
 def residuals(counts, geometry) -> np.ndarray:
     """Return the Helgason-Ludwig residuals of orders 0 to 3 of uncorrected counts, shape (n, 4)."""
     return np.asarray(helgason_ludwig(np.asarray(counts, np.float64), geometry).residual)

@@ -182,6 +182,7 @@ def _generators(models, cohort, tier, seed, guided, further, tables, shown, keep
     stage("copies and consistency")
     tables["copies"] = generated.copies(drawn, truth, data, train, known)
     tables["consistency"] = generated.consistency(drawn, truth, data)
+    tables["consistency range"] = generated.consistency_range(drawn, truth, data)
     tables["classes"] = list(data.classes)
     shown["drawn"] = {}
     for name, d in {"real, held out": truth, **drawn}.items():

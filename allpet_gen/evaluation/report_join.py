@@ -13,7 +13,7 @@ from allpet_physics.errors import InputError
 
 PAGE, RECORD = "report.html", "report.json"
 #: Tables of generators, by name below; each generator was measured by itself beside the same real sinograms.
-_BY_GENERATOR = ("left out", "prompts", "copies", "consistency")
+_BY_GENERATOR = ("left out", "prompts", "copies", "consistency", "consistency range")
 _REAL, _UNGUIDED = "real, held out", "generator, guidance 1"
 #: The order of generators in all tables.
 _ORDER = (_REAL, *GENERATORS, _UNGUIDED)

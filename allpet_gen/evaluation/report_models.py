@@ -67,6 +67,8 @@ def made_of(models: Mapping[str, Model], tier, guided: Mapping = GUIDED) -> dict
         how = card["settings"]["training"]
         out[name] = {"digest": model.digest, "seed": how["seed"], "precision": how["precision"],
                      "training": {part: dict(how[part]) for part in card.get("stages", {}) if part in how},
+                     "minutes": {part: found["minutes"] for part, found in card.get("stages", {}).items()
+                                 if "minutes" in found},
                      "start": card["settings"]["data"].get("start", "source") if name in TRANSLATIONS else None,
                      "asked": asked_of(name, model.pipe, tier, guided)}
     return out

@@ -133,8 +133,12 @@ def _generators(tables) -> list[str]:
               "Of patients of this store that a model was trained on; a model of another store has none here. "
               "Neighbours are looked for over rotations and the mirror, by bins and by features of the random network.",
               table(["", "by", "compared with", "copies", "held-out patients", "authentic", "held-out patients"], rows)]
-    rows = [(name, *(f"{100 * v:.1f} %" for v in values)) for name, values in tables["consistency"].items()]
-    return [*parts, "<h3>Helgason–Ludwig residuals</h3>", table(["", "order 0", "1", "2", "3"], rows)]
+    spread = tables.get("consistency range", {})
+    rows = [(name, *(f"{100 * v:.1f} %" + (" ({:.1f} to {:.1f})".format(*(100 * w for w in within)) if within else "")
+                     for v, within in zip(values, spread.get(name) or [None] * len(values), strict=True)))
+            for name, values in tables["consistency"].items()]
+    return [*parts, "<h3>Helgason–Ludwig residuals</h3>", "Mean, and the middle 90 % of sinograms.",
+            table(["", "order 0", "1", "2", "3"], rows)]
 
 
 def _translations(tables) -> list[str]:

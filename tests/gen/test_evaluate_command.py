@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+import allpet_gen
+from allpet_gen._pretrained import model_digest
 from allpet_gen.baseline_stages import new_objective, save_baseline
 from allpet_gen.baselines.unet import UNetPipeline
 from allpet_gen.certificate import printed
@@ -118,26 +120,31 @@ def test_the_page_of_the_documentation_says_what_the_report_found(report, tmp_pa
     root = Path(__file__).resolve().parents[2]
     monkeypatch.syspath_prepend(root / "benchmarks")
     import evaluation_report
+    from _evaluation_tables import SHIPS, cell, verdict
 
-    (tmp_path / "images").mkdir()
-    tables, shipped = (json.loads(path.read_text()) for path in (report / "report.json",
-                                                                 root / "docs" / "generator_small.json"))
-    tables = tables["tables"]
+    record = json.loads((report / "report.json").read_text())
+    tables, shipped = record["tables"], json.loads(json.dumps(record))
 
     def write():
         (tmp_path / "shipped.json").write_text(json.dumps(shipped))
         evaluation_report.main([str(report), str(tmp_path / "shipped.json"), "--out", str(tmp_path / "evaluation.md")])
 
-    with pytest.raises(SystemExit):
-        write()
-    assert "on the real sinograms of the report" in capsys.readouterr().err
-    shipped["consistency"]["real, held out"]["all"] = tables["consistency"]["real, held out"]
+    for spoil in (lambda t: t["consistency"]["real, held out"].__setitem__(1, 0.9),
+                  lambda t: t["distances"]["image, statistics"]["all"]["generator"]["frechet"].update(
+                      floor={"value": 9})):
+        spoil(shipped["tables"])
+        with pytest.raises(SystemExit):
+            write()
+        assert "on the real sinograms of the report and in the same way" in capsys.readouterr().err
+        shipped = json.loads(json.dumps(record))
     write()
     page = (tmp_path / "evaluation.md").read_text()
     ours, gan = (tables["distances"]["image, random-cnn"]["all"][name]["frechet"]["generated"]
                  for name in ("generator", "gan"))
-    assert f"| GAN | {evaluation_report.cell(gan)} | " in page
-    assert f"| image, random-cnn, frechet | {evaluation_report.verdict(ours, gan)} |" in page
+    assert f"| GAN | {cell(gan)} | " in page
+    assert f"| {SHIPS} | {cell(ours)} | " in page
+    assert f"| image, random-cnn, frechet | {verdict(ours, gan)} |" in page
+    assert "draws with guidance 3 from 40% of its steps on" in page
     assert "--method gan --config small --store cohort.zarr --out run --set training.gan.steps=" in page
     assert f"| {ROWS[0]} | " in page
     shown = re.findall(r"!\[[^]]+\]\(images/(.*?)\)", page)
@@ -152,8 +159,11 @@ def test_the_committed_page_is_that_of_the_committed_report(monkeypatch):
     import evaluation_report
 
     record, pictures = evaluation_report.read_report(docs / "evaluation")
-    shipped = json.loads((docs / "generator_small.json").read_text())
-    assert evaluation_report.unfit(record["tables"], shipped) is None
+    shipped = json.loads((docs / "evaluation" / "shipped.json").read_text())
+    assert evaluation_report.unfit(record["tables"], shipped["tables"]) is None
+    # It is of the generator that ships.
+    folder = Path(allpet_gen.__file__).parent / "pretrained" / "small"
+    assert shipped["made"]["models"]["generator"]["digest"] == model_digest(folder)
     assert evaluation_report.page(record, shipped, pictures) == (docs / "evaluation.md").read_text()
     for name in evaluation_report.shown(pictures):
         assert (docs / "images" / f"evaluation-{name}.png").read_bytes() == pictures[name]
@@ -164,9 +174,9 @@ def test_the_committed_page_is_that_of_the_committed_report(monkeypatch):
     ((5, 4.5, 6), (3, 2, 4), "**behind**, clearly"), ((3.5, 2, 6), (3, 2, 4), "**behind**, within the intervals")])
 def test_ahead_is_said_of_what_is_ahead(ours, other, said, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
-    import evaluation_report
+    from _evaluation_tables import verdict
 
-    assert evaluation_report.verdict(*(dict(zip(("value", "low", "high"), v, strict=True))
+    assert verdict(*(dict(zip(("value", "low", "high"), v, strict=True))
                                        for v in (ours, other))) == said
 
 
@@ -293,6 +303,11 @@ def test_tables_see_what_was_drawn(place, monkeypatch):
     uneven = truth.counts * np.where(np.arange(GEOMETRY.n_angles) % 2, 1.0, 2.0)[:, None]
     said = generated_table.consistency({"uneven": Drawn(uneven, truth.labels, truth.images)}, truth, data)
     assert said["uneven"][0] > said["real, held out"][0] + 0.1
+    # Of one sinogram many times the mean may be right, and the range is not.
+    same = Drawn(np.repeat(truth.counts[:1], 20, axis=0), truth.labels[:20], truth.images[:20])
+    within = generated_table.consistency_range({"same": same}, truth, data)
+    assert all(low == pytest.approx(high) for low, high in within["same"])
+    assert all(high > 1.2 * low for low, high in within["real, held out"])
 
 
 def test_pairs_of_drawn_sinograms_are_of_the_generator_as_it_is_asked(place):

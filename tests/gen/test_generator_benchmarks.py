@@ -70,3 +70,18 @@ def test_an_untrained_generator_is_far_from_real_and_the_page_says_so(scripts, m
                                                  "Data consistency", "Copies", "Time", "Memory"))
     assert f"{100 * record['stronger']['prompts']['tracer']:.1f} %" in page
     capsys.readouterr()
+
+
+def test_steps_of_all_trainings_are_timed_beside_the_generators(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(HERE)
+    import generator_budgets
+
+    write_cohort(tmp_path / "s", cohort_parameters(24, size=32, n_slices=1, tracers=("FDG",), seed=3))
+    record = generator_budgets.main([str(tmp_path / "s"), "--size", "tiny", "--rounds", "1", "--steps", "1", "--json",
+                                     str(tmp_path / "budgets.json")])
+    found = record["trainings"]
+    assert set(found) == {"autoencoder", "denoiser", "vae", "gan", "sgm"}
+    assert found["autoencoder"]["share"] + found["denoiser"]["share"] == pytest.approx(1)
+    whole = sum(found[name]["steps"] * found[name]["seconds"] for name in ("autoencoder", "denoiser"))
+    assert found["gan"]["share"] == pytest.approx(found["gan"]["steps"] * found["gan"]["seconds"] / whole)
+    assert json.loads((tmp_path / "budgets.json").read_text()) == record
