@@ -35,12 +35,13 @@ def poisson_counts(mean, rng: np.random.Generator) -> np.ndarray:
 
 
 def thin(counts, fraction, rng: np.random.Generator) -> np.ndarray:
-    r"""Keep each count with a given probability: a scan of a fraction of the dose or of the time, exactly.
+    r"""Keep each count with a given probability: a scan of a fraction of the time, exactly.
 
     .. math:: k_i \mid y_i \sim \mathrm{Binomial}(y_i, p). \tag{C1}
 
     If y is Poisson with mean λ, then k is Poisson with mean pλ and the rest y - k is Poisson with mean (1 - p)λ,
-    independent of k; both hold bin by bin, whatever λ is. Data that were scaled, corrected or resampled are not
+    independent of k; both hold bin by bin, whatever λ is. Of a fraction of the dose it is the scan but for randoms, which
+    fall with the square of the activity, and dead time. Data that were scaled, corrected or resampled are not
     counts, and no thinning of them is exact.
 
     Parameters

@@ -136,8 +136,9 @@ def certificates(tables: dict) -> str:
     """Return the bounds at one chance of error, before and after augmentation."""
     lines = ["## PAC-Bayes bounds", "",
              "Of the denoising loss, n in patients; predicting nothing has about 1. The generator is the one of this "
-             "page, and the patients are the test patients of this store; [those of the models that ship]"
-             "(certificates.md) have more patients.", "",
+             "page, and the patients are the test patients of this store, with three slices each; [those of the models "
+             "that ship](certificates.md) have more patients and their middle slices alone. Each generator predicts in "
+             "latents of its own, so a lower loss is not a better generator.", "",
              "| | patients | loss | bound, δ = 0.05 | bound, δ = 0.001 |", "|---|---|---|---|---|"]
     for name, kinds in tables["certificates"].items():
         for kind, found in kinds.items():

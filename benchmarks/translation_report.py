@@ -30,7 +30,7 @@ METHODS = {
     "as long as unet": "a bridge that was trained as long as the U-Net and CycleGAN; its estimate",
     "bridge, one sample": "one sample of the bridge",
     "bridge, mean of samples": "the mean of its samples",
-    "bridge": "its estimate: the mean of the samples and of what it says at once, in as many views (eq. TE1)",
+    "bridge": "its estimate: the samples, and with most of the weight what it says at once, in as many views (eq. TE1)",
 }
 
 #: Of the settings that are chosen.
@@ -63,7 +63,7 @@ def page(record: dict, effects: dict | None = None, variants: dict | None = None
         parts += [row_section(name, row)] + ([f"![{name}](images/translation-{picture}.png)"] if picture else [])
     if real:
         parts += [REAL.format(**real), drop_table(cohort, real)]
-        parts += [row_section(f"{name}, real anatomy", row) for name, row in in_order(real["rows"])]
+        parts += [row_section(f"{name}, real anatomy", row, level=3) for name, row in in_order(real["rows"])]
     if variants:
         parts.append(variants_section(variants))
     if effects:
@@ -101,14 +101,16 @@ python benchmarks/translation_report.py docs/translation.json docs/translation_e
     docs/translation_variants.json
 ```"""
 
-REAL = """# Anatomy that nobody here made
+REAL = """## Anatomy that nobody here made
 
 {date}: {patients} slices, half of a head (labels of FreeSurfer), half of an abdomen (labels of TotalSegmentator and its
 CT), scanned by the same simulation with uptake and lesions drawn anew for each slice. Nothing was trained or tuned on
 them. There is one person for each region, so the intervals are over heights, tracers, lesions and noise, not over
-people. The bridge has {samples} samples here."""
+people. The bridge has {samples} samples here. DATA above is a folder with `brain/labels.nii.gz` and `labels.ctab`
+(openneuropet/pet-bids-derivatives-data, Apache-2.0), and `ct_abdomen/labels.nii.gz`, `labels.json` and `ct.nii.gz`
+(wasserth/TotalSegmentator's reference files, Apache-2.0)."""
 
-VARIANTS = """# Drawn pairs, and one task alone
+VARIANTS = """## Drawn pairs, and one task alone
 
 {date}, on {machine}: {row}, {patients} test patients, {samples} samples, {steps} steps, seed {seed}.
 
@@ -132,7 +134,7 @@ for method in bridge unet; do
 done
 python benchmarks/translation_variants.py cohort.zarr --pair "bridge, drawn pairs" few/bridge drawn/bridge \\
     --pair "U-Net, drawn pairs" few/unet drawn/unet --pair "bridge, one task" run/bridge single/bridge \\
-    --json docs/translation_variants.json
+    --samples 4 --steps 5 --json docs/translation_variants.json
 ```"""
 
 WHY = """Where the U-Net is ahead, it has the easier work: it is asked for the mean at the start alone, by the squared
@@ -143,10 +145,11 @@ attenuation and mixed tracers, where the source says least of the target. CycleG
 back again is done best by changing next to nothing: that is good enough where source and target are alike, at a quarter
 of the dose."""
 
-EFFECTS = """# What the settings do
+EFFECTS = """## What the settings do
 
 {date}, on {machine}: test patients, {samples} samples, seed {seed}; the same slices and seeds in all lines of a
-table."""
+table. PSNR is of sinograms, with the range of the table's own slices: of nine patients for samplers and guidance, of
+slices with lesions for attention, so it is not to be compared between tables."""
 
 
 def in_order(rows: dict) -> list:
@@ -205,9 +208,9 @@ def alike(record: dict) -> str:
     return "\n".join([*lines, "", WHY])
 
 
-def row_section(name: str, row: dict) -> str:
+def row_section(name: str, row: dict, level: int = 2) -> str:
     """Return the table of one task."""
-    lines = [f"## {name[0].upper()}{name[1:]}", "",
+    lines = [f"{'#' * level} {name[0].upper()}{name[1:]}", "",
              "| | PSNR, sinograms | SSIM | RMSE, counts | total counts | PSNR, images | SSIM | RMSE, SUV | "
              "organs, bias | lesions, bias | its size | contrast |", "|" + "---|" * 12]
     for method in METHODS:
@@ -280,7 +283,7 @@ def variants_section(found: dict) -> str:
 
 def steps_section(found: dict) -> str:
     """Return the table of samplers."""
-    lines = ["## Steps and samplers", "", "Low dose 1/20.", "",
+    lines = ["### Steps and samplers", "", "Low dose 1/20.", "",
              "| sampler, steps | PSNR of the estimate | of the mean of samples | of one sample | s |", "|" + "---|" * 5]
     lines += [f"| {name} | {decibel(row['estimate']) if 'estimate' in row else '–'} | {decibel(row['mean'])} | "
               f"{decibel(row['one sample'])} | {row['seconds']:.0f} |"
@@ -290,7 +293,7 @@ def steps_section(found: dict) -> str:
 
 def attention_section(found: dict) -> str:
     """Return the table of the gate."""
-    lines = ["## Attention to lesions", "", f"Low dose 1/20, {found['items']} slices with lesions; bias of lesions in "
+    lines = ["### Attention to lesions", "", f"Low dose 1/20, {found['items']} slices with lesions; bias of lesions in "
              "images.", "", "| gate: region, λ | PSNR | bias | its size | change of its size |", "|" + "---|" * 5]
     lines += [f"| {name} | {decibel(row['psnr'])} | {percent(row['bias'])} | "
               f"{percent(row['size of the bias'], signed=False)} | "
@@ -301,7 +304,7 @@ def attention_section(found: dict) -> str:
 
 def likelihood_section(found: dict) -> str:
     """Return the table of guidance by measured counts."""
-    lines = ["## Guidance by the measured counts", "", "| dose, strength | PSNR | deviance over that of noise |",
+    lines = ["### Guidance by the measured counts", "", "| dose, strength | PSNR | deviance over that of noise |",
              "|---|---|---|"]
     lines += [f"| {name} | {decibel(row['psnr'])} | {number(row['deviance over that of noise'])} |"
               for name, row in found.items()]
@@ -310,7 +313,7 @@ def likelihood_section(found: dict) -> str:
 
 def seconds_section(found: dict) -> str:
     """Return the line on time."""
-    return (f"## Time\n\nA stack of {found['slices']} slices of low dose in 10 steps: {found['1 sample']:.0f} s for "
+    return (f"### Time\n\nA stack of {found['slices']} slices of low dose in 10 steps: {found['1 sample']:.0f} s for "
             f"one sample each, {found['20 samples']:.0f} s for 20, on {found['threads']} threads of "
             f"{found['processors']} processors, beside whatever else they did.")
 

@@ -207,7 +207,7 @@ def _translations(models, store, tier, seed, tables, shown, keep, stage) -> None
 def _pairs(generator, bridge, cohort, tier, seed, guided) -> list[tuple]:
     """Return (task, words, source, targets) of drawn sinograms: pairs that no patient was scanned for.
 
-    Low doses are thinned, which is exact; other targets are means of the bridge's samples. A mixture is the drawn scan
+    Low doses are thinned, which is a shorter scan; other targets are means of the bridge's samples. A mixture is the drawn scan
     and counts around its conversion to another tracer, so that both are of one body.
     """
     region = next(r for r in cohort.card["parameters"]["regions"] if (cohort.regions == r).any())

@@ -33,7 +33,7 @@ def page(record: Mapping, pictures: Mapping[str, Path]) -> str:
     tables, made = record["tables"], record["made"]
     parts = [_head(tables, made), _section("Figure 2: drawn sinograms", pictures, "drawn"),
              _section("Figure 3: pairs for five tasks, drawn", pictures, "pairs",
-                      "Low doses are thinned, which is exact; other targets are the bridge's estimates, no "
+                      "Low doses are thinned, which is a shorter scan; other targets are the bridge's estimates, no "
                       "truth. A mixture is the drawn scan and counts around its conversion, so both are of one body."),
              _section("Figure 4: generators beside one another", pictures, "methods", *_generators(tables)),
              _section("Figure 5: translations", pictures, "translations", *_translations(tables)),
@@ -144,16 +144,19 @@ def _generators(tables) -> list[str]:
 def _translations(tables) -> list[str]:
     parts = []
     for row, found in tables.get("translations", {}).items():
-        parts += [f"<h3>{escape(row)}</h3>", _paired(found)]
+        parts += [f"<h3>{escape(row)}</h3>", _paired(found), _quantitative(found)]
     return ["Expected counts are the truth; images are OSEM with the true factors of the target. Nothing is masked, "
-            "and one range holds for all slices of a row.", *parts] if parts else []
+            "and one range holds for all slices of a row. The second table of each row: the Poisson deviance of a bin, "
+            "of counts of the target that the source does not share, beside what it is on average where the estimate "
+            "is right; Helgason–Ludwig residuals of the estimate's line integrals, the truth's in the last line; and "
+            "the contrast of lesions to their surroundings, as a part of the true one.", *parts] if parts else []
 
 
 def _correction(tables) -> list[str]:
     found = tables.get("translations", {}).get("attenuation correction")
     return [] if found is None else ["“source” is no correction, brought to the total of other patients; “with CT” has "
                                      "the true factors and is the ceiling. Models with “+sd” saw drawn pairs too.",
-                                     _paired(found)]
+                                     _paired(found), _quantitative(found)]
 
 
 def _paired(found) -> str:
@@ -167,6 +170,21 @@ def _paired(found) -> str:
         rows.append((name, *(with_interval(value, digits) for value, digits in cells)))
     return table(["", "PSNR, sinograms", "SSIM", "RMSE, counts", "total, relative", "PSNR, images", "SSIM", "RMSE, SUV",
                   "lesions, bias"], rows)
+
+
+def _quantitative(found) -> str:
+    """Return a table of deviance, consistency and contrast; reports of earlier versions have a part of it."""
+    def residuals(values):
+        return [with_interval(values.get(f"consistency_{order}"), 2) for order in range(4)]
+
+    rows = []
+    for name, sinograms in found["sinograms"]["methods"].items():
+        counts, lesions = sinograms["metrics"], found["images"]["methods"][name].get("lesions", {})
+        rows.append((name, with_interval(counts.get("deviance")), with_interval(counts.get("deviance_expected")),
+                     *residuals(counts), with_interval(lesions.get("recovery"), 2)))
+    if "truth" in found["sinograms"]:
+        rows.append(("truth", "", "", *residuals(found["sinograms"]["truth"]), ""))
+    return table(["", "deviance", "if right", "residual, order 0", "1", "2", "3", "lesions, contrast"], rows)
 
 
 def _bounds(tables) -> list[str]:

@@ -111,7 +111,7 @@ def interval_figure(path, tables: Mapping) -> None:
                 at = np.arange(len(tables)) + (m - (len(names) - 1) / 2) * 0.8 / len(names)
                 there = [k for k, row in enumerate(rows) if row is not None]
                 _dots(axis, at[there], [rows[k] for k in there], _COLOURS[m % len(_COLOURS)], name)
-            axis.set_xticks(range(len(tables)), list(tables), fontsize=7)
+            axis.set_xticks(range(len(tables)), [name.replace(" ", "\n") for name in tables], fontsize=7)
             axis.set_ylabel(label, fontsize=8)
             if metric == "rmse":
                 axis.set_yscale("log")

@@ -1,11 +1,13 @@
 """What measures of translations share: test items of a task, methods, images of sinograms."""
 
+import hashlib
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from allpet_physics import bsrem, fbp, osem
 from allpet_physics.acquisition import AcquisitionModel
+from allpet_physics.counts import poisson_counts
 from allpet_physics.point_spread import GaussianPSF
 from allpet_physics.radon import RadonOperator
 
@@ -15,7 +17,8 @@ ITERATIONS, SUBSETS = 2, 16
 BSREM = (8, 4)
 
 
-#: Tasks whose target was measured apart from the source, so that its counts can judge an estimate.
+#: Tasks whose target was measured apart from the source, so that its counts can judge an estimate. For the others
+#: counts are drawn that are in no source, as if the patient had been scanned once more.
 _INDEPENDENT = ("delayed-frame", "tracer-conversion")
 
 
@@ -31,7 +34,7 @@ class Items:
     geometry: object
     sources: np.ndarray        # (n, angle, bin), counts
     truth: np.ndarray          # (n, angle, bin), expected counts
-    measured: np.ndarray | None  # (n, angle, bin), counts of the target at full dose
+    measured: np.ndarray       # (n, angle, bin), counts of the target at full dose, none of them in the source
     multiplicative: np.ndarray  # (n, angle, bin), of the target's image
     additive: np.ndarray
     source_multiplicative: np.ndarray
@@ -51,7 +54,7 @@ class Items:
         alike = {"task", "options", "geometry"}
         changed = {}
         for name, value in vars(self).items():
-            if name not in alike and value is not None:
+            if name not in alike:
                 changed[name] = ({k: v[rows] for k, v in value.items()} if name == "masks" else
                                  [value[i] for i in rows] if name == "said" else value[rows])
         return replace(self, **changed)
@@ -67,8 +70,8 @@ def draw_items(studies, task, *, dose_factor=None, target_slice=1) -> Items:
     def stack(name, dtype=np.float32):
         return np.stack([row[name] for row in rows]).astype(dtype)
     return Items(task, {} if dose_factor is None else {"dose_factor": dose_factor}, studies[0][1].geometry,
-                 stack("source", np.int64), stack("truth"), None if rows[0]["measured"] is None else
-                 stack("measured", np.int64), stack("multiplicative"), stack("additive"),
+                 stack("source", np.int64), stack("truth"), stack("measured", np.int64), stack("multiplicative"),
+                 stack("additive"),
                  stack("source_multiplicative"), stack("source_additive"), np.array([r["patient"] for r in rows]),
                  [r["said"] for r in rows], np.array([r["slot"] for r in rows]),
                  {name: np.stack([r["masks"][name] for r in rows]) for name in rows[0]["masks"]},
@@ -91,9 +94,10 @@ def _rows(patient, study, number, task, dose_factor, k):
         multiplicative = np.broadcast_to(scan.multiplicative(attenuated), scan.prompts.shape)[k]
         additive = scan.additive[k] if attenuated else np.zeros_like(scan.additive[k])
         seen = np.broadcast_to(source_scan.multiplicative(True), scan.prompts.shape)[k] * dose
-        return {"source": source, "truth": scan.expected[k] if truth is None else truth,
-                "measured": scan.prompts[k] if task in _INDEPENDENT else None, "multiplicative": multiplicative,
-                "additive": additive,
+        truth = scan.expected[k] if truth is None else truth
+        return {"source": source, "truth": truth,
+                "measured": scan.prompts[k] if task in _INDEPENDENT else _counts(truth, task, patient, slot),
+                "multiplicative": multiplicative, "additive": additive,
                 "source_multiplicative": seen,
                 "source_additive": source_scan.additive[k] * dose if both is None else
                 source_scan.additive[k] + both.additive[k],
@@ -112,6 +116,12 @@ def _rows(patient, study, number, task, dose_factor, k):
         return [row(second, 0, first.prompts[k], first)]
     mixed = first.prompts[k] + second.prompts[k]
     return [row(first, 0, mixed, first, both=second), row(second, 1, mixed, first, both=second)]
+
+
+def _counts(expected, *words):
+    """Return Poisson counts, always the same for the same words."""
+    digest = hashlib.sha256(repr(words).encode()).digest()
+    return poisson_counts(expected, np.random.default_rng(list(digest)))
 
 
 def _organs(study, k):

@@ -64,7 +64,8 @@ def join_rows(row: dict, further: dict) -> dict:
         if of_slices[0] != of_slices[1]:
             raise InputError(f"rows must be of the same slices, but in {domain} they were of {of_slices[0]} and "
                              f"{of_slices[1]}; measure all methods again.")
-        joined[domain] = row[domain] | {"methods": row[domain]["methods"] | further[domain]["methods"]}
+        joined[domain] = further[domain] | row[domain] | {
+            "methods": row[domain]["methods"] | further[domain]["methods"]}
     joined["regions covered"] = row["regions covered"] | further["regions covered"]
     return joined
 
@@ -116,7 +117,8 @@ def measure(items, tuning, models, how: HowMeasured, reference: str = "unet") ->
             pictures[name] = images(sinograms, items)
     truth, reference = images(items.truth, items), reference if reference in counts else None
     return {"sinograms": summary(counts, items.truth, items.patients, data_range=usual_maximum(items.truth),
-                                 reference=reference, counts=items.measured,
+                                 reference=reference, counts=items.measured, geometry=items.geometry,
+                                 multiplicative=items.multiplicative, additive=items.additive,
                                  samples=samples or None),
             "images": summary(pictures, truth, items.patients,
                               data_range=usual_maximum(truth), reference=reference,

@@ -24,7 +24,7 @@ from allpet_gen.evaluation.generated_table import Drawn, draw_like, held_out
 from allpet_gen.evaluation.report import ROWS, TIERS, _pairs, rounded
 from allpet_gen.evaluation.report_join import differing, join_tables, pictures_to_take
 from allpet_gen.evaluation.report_page import with_interval
-from allpet_gen.evaluation.translation_table import remembered
+from allpet_gen.evaluation.translation_table import join_rows, remembered
 from allpet_gen.settings import read_settings
 from allpet_gen.symmetry import mirror_sinogram, rotate_sinogram
 from allpet_gen.tasks import TASKS
@@ -100,6 +100,12 @@ def test_figures_of_the_page_are_those_of_the_record(report):
     for row in tables["translations"].values():
         for method in row["images"]["methods"].values():
             assert f"<td>{with_interval(method['metrics']['psnr'])}</td>" in page
+        for method in row["sinograms"]["methods"].values():
+            seen = method["metrics"]
+            assert (f"<td>{with_interval(seen['deviance'])}</td><td>{with_interval(seen['deviance_expected'])}</td>"
+                    f"<td>{with_interval(seen['consistency_0'], 2)}</td>") in page
+        truth = with_interval(row["sinograms"]["truth"]["consistency_0"], 2)
+        assert f"<td>truth</td><td></td><td></td><td>{truth}</td>" in page
     found = tables["distances"]["image, random-cnn"]["all"]["generator"]["frechet"]
     assert f"<td>{with_interval(found['generated'])}</td><td>{with_interval(found['floor'])}</td>" in page
     assert found["generated"]["value"] > 3 * found["floor"]["value"]  # its weights are random
@@ -144,7 +150,7 @@ def test_the_page_of_the_documentation_says_what_the_report_found(report, tmp_pa
     assert f"| GAN | {cell(gan)} | " in page
     assert f"| {SHIPS} | {cell(ours)} | " in page
     assert f"| image, random-cnn, frechet | {verdict(ours, gan)} |" in page
-    assert "draws with guidance 3 from 40% of its steps on" in page
+    assert "draws with guidance 3 from 40% of its steps on" in " ".join(page.split())
     assert "--method gan --config small --store cohort.zarr --out run --set training.gan.steps=" in page
     assert f"| {ROWS[0]} | " in page
     shown = re.findall(r"!\[[^]]+\]\(images/(.*?)\)", page)
@@ -374,6 +380,15 @@ def test_a_model_that_translates_fewer_tasks_now_loses_its_other_rows():
     assert set(joined["translations"]["a"]["images"]["methods"]) == {"osem", "unet", "unet+sd"}
     assert set(joined["translations"]["b"]["sinograms"]["methods"]) == {"bridge"}
     assert joined["certificates"] == {"bridge": 1}
+
+
+def test_what_an_earlier_row_lacks_comes_from_the_later_one():
+    def row(**more):
+        return {"data_range": 1, "n_items": 2, "n_patients": 2, "methods": {}, **more}
+
+    earlier = {"sinograms": row(reference=None), "images": row(), "regions covered": {}}
+    later = {"sinograms": row(reference="unet", truth=0.1), "images": row(), "regions covered": {}}
+    assert join_rows(earlier, later)["sinograms"] == row(reference=None, truth=0.1)
 
 
 def test_sheets_of_earlier_reports_follow_in_their_order_and_old_ones_of_a_model_go():

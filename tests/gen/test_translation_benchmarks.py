@@ -9,6 +9,7 @@ import pytest
 
 from allpet_gen.baselines.unet import UNetPipeline
 from allpet_gen.evaluation.classical import scaled
+from allpet_gen.evaluation.item_metrics import paired_metrics
 from allpet_gen.evaluation.real_anatomy import real_studies
 from allpet_gen.evaluation.translation_items import draw_items
 from allpet_gen.evaluation.translation_table import join_rows, read_patients
@@ -100,6 +101,22 @@ def test_every_region_is_scanned_with_every_tracer_and_sources_are_scaled_by_its
     assert ratio.max() > 1.5 * ratio.min()
     mixed = draw_items(studies, "tracer-separation")
     np.testing.assert_allclose(scaled(mixed, mixed).sum((1, 2)), mixed.truth.sum((1, 2)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_counts_that_judge_an_estimate_are_of_its_target_and_not_of_its_source(task, model_and_store):
+    studies = [study for split in SPLIT for study in read_patients(model_and_store[1], split, 10)][:9]
+    factor = {"dose_factor": 4} if task == "low-dose" else {}
+    items, again = draw_items(studies, task, **factor), draw_items(studies, task, **factor)
+    np.testing.assert_array_equal(items.measured, again.measured)
+    noise = (items.measured - items.truth) / np.sqrt(np.maximum(items.truth, 1))
+    assert abs(noise.mean()) < 0.02
+    assert noise[items.truth > 1].std() == pytest.approx(1, abs=0.05)
+    if task == "low-dose":
+        shared = ((items.sources - items.truth / 4) / np.sqrt(np.maximum(items.truth / 4, 1)))
+        assert abs(np.corrcoef(noise.ravel(), shared.ravel())[0, 1]) < 0.02
+    found = paired_metrics(items.truth, items.truth + 1, data_range=1, counts=items.measured)
+    np.testing.assert_allclose(found["deviance"].mean(), found["deviance_expected"].mean(), rtol=0.05)
 
 
 def test_samples_enough_for_an_interval_are_covered_or_not(scripts, model_and_store, capsys):
