@@ -40,8 +40,8 @@ def thin(counts, fraction, rng: np.random.Generator) -> np.ndarray:
     .. math:: k_i \mid y_i \sim \mathrm{Binomial}(y_i, p). \tag{C1}
 
     If y is Poisson with mean λ, then k is Poisson with mean pλ and the rest y - k is Poisson with mean (1 - p)λ,
-    independent of k; both hold bin by bin, whatever λ is. Of a fraction of the dose it is the scan but for randoms, which
-    fall with the square of the activity, and dead time. Data that were scaled, corrected or resampled are not
+    independent of k; both hold bin by bin, whatever λ is. Of a fraction of the dose it is the scan but for randoms,
+    which fall with the square of the activity, and dead time. Data that were scaled, corrected or resampled are not
     counts, and no thinning of them is exact.
 
     Parameters

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from _record import read_record
+from _record import read_record, write_page
 
 from allpet_gen.certificate import printed
 
@@ -36,8 +36,8 @@ what it should predict as its unit: predicting nothing has about 1. The equation
 - The last columns are **no certificates**: sinograms of one patient, and copies of one sinogram, are not independent.
   All that they seem to gain comes from counting, and a gain of the paper's size can be had from counting alone.
 
-These patients have one slice each, the middle one. Losses of other slices differ, and those of two generators are not to
-be compared, for each predicts in latents of its own.
+These patients have one slice each, the middle one. Losses of other slices differ, and those of two generators are not
+to be compared, for each predicts in latents of its own.
 
 ```
 allpet simulate --patients 300 --seed 90210 --size 128 --slices 1 --out others.zarr
@@ -53,7 +53,8 @@ def main(argv=None) -> None:
     parser.add_argument("records", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "certificates.md")
     arguments = parser.parse_args(argv)
-    arguments.out.write_text(page([read_record(parser, "records", path) for path in arguments.records]))
+    records = [read_record(parser, "records", path) for path in arguments.records]
+    write_page(parser, arguments.out, lambda: page(records))
 
 
 def page(records) -> str:
@@ -69,7 +70,8 @@ def section(record) -> str:
         lines += ["", f"**{kind}**: {table['patients']} patients, {table['items']} sinograms or pairs, "
                   f"{table['copies']} predictions; loss {table['loss']:.4f}, of predicting nothing "
                   f"{table['loss_of_nothing']:.4f}.", "",
-                  "| δ | certificate | test-set bound | if sinograms or pairs were counted, no certificate | if predictions were |",
+                  "| δ | certificate | test-set bound | if sinograms or pairs were counted, no certificate | "
+                  "if predictions were |",
                   "|" + "---|" * 5]
         for row in table["rows"]:
             wrong, vacuous = row["not_certificates"], " (vacuous)" if row["vacuous"] else ""

@@ -14,7 +14,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from _evaluation_tables import NAMES, ahead, certificates, consistency, copies, distances, prompts, translations
-from _record import read_record
+from _record import read_record, write_page
 
 from allpet_gen._pretrained import shipped_models
 from allpet_gen.evaluation.report import rounded
@@ -102,21 +102,20 @@ def main(argv=None) -> None:
     except InputError as error:
         parser.error(str(error).replace("join must", "report must", 1))
     shipped = read_record(parser, "shipped", arguments.shipped)
-    try:
+
+    def make() -> str:
         if fault := unfit(record["tables"], shipped["tables"]):
             parser.error(fault)
-        text = page(record, shipped, pictures)
-    except (KeyError, TypeError, AttributeError) as error:
-        parser.error("report and shipped must be whole records of allpet evaluate, but one of them lacks a "
-                     f"part ({type(error).__name__}: {error}).")
+        return page(record, shipped, pictures)
+
+    write_page(parser, arguments.out, make)
     images = arguments.out.parent / "images"
     try:
-        images.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(text, encoding="utf-8")
+        images.mkdir(exist_ok=True)
         for name in shown(pictures):
             (images / f"evaluation-{name}.png").write_bytes(pictures[name])
     except OSError as error:
-        parser.error(f"out must be a file that can be written, but {str(arguments.out)!r} is none ({error}).")
+        parser.error(f"out must be beside a folder of pictures, but {str(images)!r} cannot be written ({error}).")
 
 
 def shown(pictures) -> list[str]:
@@ -130,6 +129,9 @@ def unfit(tables: dict, shipped: dict) -> str | None:
         return "report must have been made with a generator or a baseline of one, but has translations alone."
     if "generator" not in shipped["prompts"]:
         return "shipped must be a report of the generator that ships, but has no generator."
+    if set(tables["distances"]) != set(shipped["distances"]):
+        return (f"shipped must have the distances of the report, {', '.join(tables['distances'])}, but had "
+                f"{', '.join(shipped['distances'])}; run both with the same --network, or without.")
     ours, theirs = ([t["consistency"]["real, held out"], *(next(iter(by_tracer["all"].values()))["frechet"]["floor"][
         "value"] for by_tracer in t["distances"].values())] for t in (tables, shipped))
     if not all(np.allclose(a, b, rtol=0.01) for a, b in zip(ours, theirs, strict=True)):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from _record import read_record
+from _record import read_record, write_page
 
 from allpet_gen.certificate import printed
 from allpet_gen.prompt_guidance import guidance_words
@@ -25,7 +25,8 @@ def main(argv=None) -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "generator.md")
     arguments = parser.parse_args(argv)
     ablations = read_record(parser, "ablations", arguments.ablations) if arguments.ablations else None
-    arguments.out.write_text(page(read_record(parser, "quality", arguments.quality), ablations))
+    quality = read_record(parser, "quality", arguments.quality)
+    write_page(parser, arguments.out, lambda: page(quality, ablations))
 
 
 def page(record: dict, ablations: dict | None) -> str:

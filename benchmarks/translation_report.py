@@ -7,7 +7,7 @@
 import argparse
 from pathlib import Path
 
-from _record import read_record
+from _record import read_record, write_page
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -51,7 +51,7 @@ def main(argv=None) -> None:
     arguments = parser.parse_args(argv)
     records = [read_record(parser, name, path) if (path := getattr(arguments, name)) else None
                for name in ("record", "effects", "variants")]
-    arguments.out.write_text(page(*records))
+    write_page(parser, arguments.out, lambda: page(*records))
 
 
 def page(record: dict, effects: dict | None = None, variants: dict | None = None) -> str:

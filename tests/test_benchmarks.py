@@ -192,16 +192,32 @@ def test_a_page_of_the_report_that_cannot_be_written_is_named(place, benchmark, 
     assert "error: out must be a file that can be written" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("shipped", ["{}", '{"tables": {"prompts": {"generator": 1}, "consistency": 2}}'])
-def test_a_record_without_a_part_is_named(shipped, benchmark, tmp_path, capsys):
-    (tmp_path / "record.json").write_text(shipped)
+_EMPTY = {"prompts": {"generator": 1}, "consistency": {"real, held out": [1]}}
+
+
+@pytest.mark.parametrize(("name", "text"), [
+    *((name, "{}") for name in REPORTS),
+    ("evaluation_report", json.dumps({"tables": {"prompts": {"generator": 1}, "consistency": 2}})),
+    ("evaluation_report", json.dumps({"tables": _EMPTY | {"distances": {
+        f"{domain}, {kind}": {"all": {}} for domain in ("sinogram", "image")
+        for kind in ("random-cnn", "statistics")}}}))])
+def test_a_record_without_a_part_is_named(name, text, benchmark, tmp_path, capsys):
+    (tmp_path / "record.json").write_text(text)
+    arguments = [word.replace("RECORD", str(tmp_path / "record.json")) for word in REPORTS[name]]
     with pytest.raises(SystemExit):
-        benchmark("evaluation_report").main([str(HERE.parent / "docs" / "evaluation"), str(tmp_path / "record.json"),
-                                             "--out", str(tmp_path / "page.md")])
-    assert "error: report and shipped must be whole records" in capsys.readouterr().err
+        benchmark(name).main([*arguments, "--out", str(tmp_path / "page.md")])
+    assert "error: records must be whole and of one version" in capsys.readouterr().err
+    assert not (tmp_path / "page.md").exists()
+
+
+def test_what_is_no_report_or_was_measured_by_other_features_is_named(benchmark, tmp_path, capsys):
+    script = benchmark("evaluation_report")
+    (tmp_path / "record.json").write_text("{}")
     with pytest.raises(SystemExit):
-        benchmark("evaluation_report").main([str(tmp_path), str(tmp_path / "record.json")])
+        script.main([str(tmp_path), str(tmp_path / "record.json")])
     assert "error: report must be the folder of a report" in capsys.readouterr().err
+    ours, other = ({"distances": {f"sinogram, {kind}": {}}} for kind in ("statistics", "network a.pt 12345678"))
+    assert "run both with the same --network" in script.unfit(_EMPTY | ours, _EMPTY | other)
 
 
 # The page of the report

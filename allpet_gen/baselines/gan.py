@@ -66,7 +66,7 @@ class GANGenerator(ModelMixin, ConfigMixin):
         return self.config.center + self.config.deviation * self.decoder(z.to(self.dtype), tokens, view).float()
 
     def standardised(self, x: torch.Tensor) -> torch.Tensor:
-        """Return roots without the mean of all bins and in units of their deviation, most of it between patients."""
+        """Return roots without the mean of all bins and in units of their deviation."""
         return (x - self.config.center) / self.config.deviation
 
     def expected(self, x: torch.Tensor) -> torch.Tensor:

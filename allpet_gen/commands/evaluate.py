@@ -69,7 +69,7 @@ def command(ctx, store, models, tier, seed, guidance, guidance_start, network, k
 
     asked = _asked(models, (*known.GENERATORS, *known.TRANSLATIONS))
     prompt_weights(guidance)  # raises where they are none
-    _refuse_guidance(ctx, asked)
+    _refuse_unused(ctx, asked, known.GENERATORS)
     guided = {"guidance": guidance, "guidance_start": guidance_start}
     names = [joining.PAGE, joining.RECORD]
     refuse_existing(out, names, overwrite)
@@ -132,15 +132,16 @@ def _asked(models, known) -> dict[str, str]:
     return found or dict(_SHIPPED)
 
 
-def _refuse_guidance(ctx, asked) -> None:
-    """Raise where a guidance is given and no generator is asked for, which alone has any."""
+def _refuse_unused(ctx, asked, generators) -> None:
+    """Raise where a guidance is given and no generator is asked for, or a network and nothing that draws."""
     from allpet_physics.errors import InputError
 
-    given = [option for option in ("guidance", "guidance_start")
-             if ctx.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE]
-    if given and "generator" not in asked:
-        raise InputError(f"--{given[0].replace('_', '-')} must be left out where no generator is evaluated, but was "
-                         f"given for {', '.join(asked)}; add --model generator=DIR, or leave it out.")
+    for option, users in (("guidance", ("generator",)), ("guidance_start", ("generator",)), ("network", generators)):
+        given = ctx.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE
+        if given and not set(users) & set(asked):
+            raise InputError(f"--{option.replace('_', '-')} must be left out where no {' or '.join(users)} is "
+                             f"evaluated, but was given for {', '.join(asked)}; add --model {users[0]}=DIR, or leave "
+                             "it out.")
 
 
 def _said(found) -> str:

@@ -129,7 +129,7 @@ class ScriptedFeatures:
     Raises
     ------
     InputError
-        A file that is not there or is no TorchScript, another dtype.
+        A file that is not there or is no TorchScript or has no ``forward``, another dtype.
     """
 
     def __init__(self, path, scale: float, *, size: int | None = None, dtype: str = "uint8", batch_size: int = 32,
@@ -144,10 +144,10 @@ class ScriptedFeatures:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript itself: files of others are in it
                 self._network = torch.jit.load(str(path), map_location=self.device).eval()
-        except (OSError, RuntimeError, ValueError) as error:
+                names = [argument.name for argument in self._network.forward.schema.arguments]
+        except (OSError, RuntimeError, ValueError, AttributeError) as error:
             raise InputError(f"path must be a TorchScript file (torch.jit.save), but {str(path)!r} cannot be read as "
                              f"one ({str(error).strip().splitlines()[0]}).") from None
-        names = [argument.name for argument in self._network.forward.schema.arguments]
         self._asked = {"return_features": True} if "return_features" in names else {}
 
     def __call__(self, batch) -> np.ndarray:
@@ -170,8 +170,9 @@ class ScriptedFeatures:
         try:
             out = self._network(pictures, **self._asked)
         except (RuntimeError, torch.jit.Error) as error:
+            reason = str(error).strip().splitlines()[-1]
             raise InputError(f"path must be a network of pictures of shape {tuple(pictures.shape)}, but it failed "
-                             f"({str(error).strip().splitlines()[-1]}); another size or dtype may suit it.") from None
+                             f"({reason}); one that resizes them itself, or another size or dtype, may do.") from None
         return latents_of(out, len(batch), 1, "the network of path")
 
 

@@ -22,10 +22,12 @@ By features φ of an extractor, which sees sinograms of one total, summed to few
 
 .. math:: d_\varphi(g, t) = \min_{k,\,m} \Big\|\frac{\varphi(g_{k,m}) - \varphi(t)}{\sigma\sqrt d}\Big\|, \tag{M4}
 
-with g turned by k of some turns spread evenly over the whole one, mirrored or not, and σ the deviation of each of the d
-features over the training sinograms. Features know nothing of noise, which sums have less of: of 40 sinograms of 128
-angles and bins, turned and with counts drawn anew, the median distance of the random network's features to the original
-was 0.03 after summing to 32, where 1 % of held-out patients had less than 0.08; without summing, 0.07 and 0.02.
+with g turned and mirrored before it is summed, for the mirror of sums of angles is not the sum of mirrored ones, and σ
+the deviation of each of the d features over the training sinograms. k are some turns spread evenly over the whole one,
+and, about the best of them, all between it and its neighbours. Features know nothing of noise, which sums have less of:
+of 40 sinograms of 128 angles and bins, turned and with counts drawn anew, the median distance of the random network's
+features to the original was 0.03 after summing to 32, where 1 % of held-out patients had less than 0.08; without
+summing, 0.07 and 0.02.
 """
 
 from collections.abc import Callable
@@ -61,7 +63,7 @@ class Neighbours:
         Of the neighbour; -1 where none was allowed.
     steps : ndarray of int, shape (n,)
         Angles by which to turn the neighbour with `allpet_gen.symmetry.rotate_sinogram`, after mirroring it if
-        `mirrored`, to lie on the query; in steps of the summed sinogram where angles were summed.
+        `mirrored`, to lie on the query; by (M1) in steps of the summed sinogram where angles were summed.
     mirrored : ndarray of bool, shape (n,)
     """
 
@@ -92,25 +94,21 @@ def nearest_neighbours(queries, training, *, arc: float = np.pi, query_groups=No
         Shapes that do not fit, NaN, Inf, negative values, empty or constant sinograms; one of the groups without the
         other.
     """
-    queries, training = as_batch("queries", queries), as_batch("training", training)
-    same_shape("queries", queries, "training", training)
-    if (query_groups is None) != (training_groups is None):
-        raise InputError("query_groups and training_groups must be given both or neither.")
+    queries, training, groups = _sides(queries, training, query_groups, training_groups)
     n = len(queries)
-    groups = None if query_groups is None else common_groups(query_groups, training_groups, n, len(training))
     best, index, steps = np.full(n, -np.inf), np.full(n, -1), np.zeros(n, int)
     mirrored = np.zeros(n, bool)
     noisy = [_is_whole(a) for a in (queries, training)]
     for first in range(0, len(training), _BLOCK[1]):
         rows = slice(first, first + _BLOCK[1])
-        plain, noise = _whole_turn(training[rows], arc)
-        spectra = [_spectrum(t, noise * noisy[1], arc) for t in (plain, mirror_sinogram(plain, 2 * np.pi))]
+        sides = [_whole_turn(t, arc) for t in (training[rows], mirror_sinogram(training[rows], arc))]
+        spectra = [_spectrum(whole, noise * noisy[1], arc) for whole, noise in sides]
         for start in range(0, n, _BLOCK[0]):
             columns = slice(start, start + _BLOCK[0])
             whole, noise = _whole_turn(queries[columns], arc)
             query = _spectrum(whole, noise * noisy[0], arc)
             for flipped, spectrum in enumerate(spectra):
-                rho, k = _best_rotation(query, spectrum, plain.shape[1])
+                rho, k = _best_rotation(query, spectrum, whole.shape[1])
                 if groups is not None:
                     rho[groups[0][columns][:, None] == groups[1][rows][None]] = -np.inf
                 at = rho.argmax(1)
@@ -133,7 +131,7 @@ def nearest_in_features(queries, training, extractor: Callable, *, turns: int = 
     extractor : callable
         Of `allpet_gen.evaluation.features`.
     turns : int
-        How many poses of the whole turn are tried at most, each mirrored as well.
+        How many poses of the whole turn are tried at most, each mirrored as well, before those about the best.
     least : int, optional
         Neighbouring angles and bins are summed as long as at least so many of each remain; by default to those that
         `RandomCNN` needs. None: as they are, for an extractor that needs its own size.
@@ -145,38 +143,58 @@ def nearest_in_features(queries, training, extractor: Callable, *, turns: int = 
     InputError
         As `nearest_neighbours`; what the extractor refuses; features that are alike for all training sinograms.
     """
-    queries, training = as_batch("queries", queries), as_batch("training", training)
-    same_shape("queries", queries, "training", training)
-    if (query_groups is None) != (training_groups is None):
-        raise InputError("query_groups and training_groups must be given both or neither.")
-    if least is not None:
-        queries, training = (summed(a, as_positive_int("least", least)) for a in (queries, training))
+    queries, training, groups = _sides(queries, training, query_groups, training_groups)
+    least = None if least is None else as_positive_int("least", least)
     total = float(training.sum((1, 2)).mean())
-    queries, training = (a * (total / a.sum((1, 2), keepdims=True)) for a in (queries, training))
-    reference = as_features("training", extractor(training))
+
+    def features(batch):
+        batch = batch * (total / batch.sum((1, 2), keepdims=True))
+        return extractor(batch if least is None else summed(batch, least))
+
+    reference = as_features("training", features(training))
     deviation = reference.std(0)
     told = deviation > 1e-9 * (1e-30 + np.abs(reference).max(0))
     if not told.any():
         raise InputError("training must differ in some feature, but all sinograms had the same ones.")
     unit = deviation[told] * told.sum() ** 0.5
-    best, index = np.full(len(queries), np.inf), np.full(len(queries), -1)
-    steps, mirrored = np.zeros(len(queries), int), np.zeros(len(queries), bool)
-    whole = queries.shape[1] * (2 if reverses_bins(arc) else 1)
-    allowed = None if query_groups is None else np.not_equal.outer(*common_groups(
-        query_groups, training_groups, len(queries), len(training)))
+    allowed = None if groups is None else np.not_equal.outer(*groups)
+    n, whole = len(queries), queries.shape[1] * (2 if reverses_bins(arc) else 1)
+    best, index = np.full(n, np.inf), np.full(n, -1)
+    turned, mirrored = np.zeros(n, int), np.zeros(n, bool)
+
+    def offer(posed, turn, flipped):
+        """Take what is nearer than all poses of each query before."""
+        seen = as_features("queries", features(posed), minimum=1, like=reference)
+        apart = cdist(seen[:, told] / unit, reference[:, told] / unit)
+        if allowed is not None:
+            apart[~allowed] = np.inf
+        at = apart.argmin(1)
+        better = (value := apart[np.arange(n), at]) < best
+        best[better], index[better] = value[better], at[better]
+        turned[better], mirrored[better] = np.broadcast_to(turn, n)[better], np.broadcast_to(flipped, n)[better]
+
+    sides = queries, mirror_sinogram(queries, arc)
     turns = min(as_positive_int("turns", turns), whole)
     for turn in (k * whole // turns for k in range(turns)):
         for flipped in (False, True):
-            posed = rotate_sinogram(mirror_sinogram(queries, arc) if flipped else queries, turn, arc)
-            apart = cdist((extractor(posed)[:, told]) / unit, reference[:, told] / unit)
-            if allowed is not None:
-                apart[~allowed] = np.inf
-            at = apart.argmin(1)
-            better = (value := apart[np.arange(len(at)), at]) < best
-            best[better], index[better], mirrored[better] = value[better], at[better], flipped
-            # A mirrored turn undoes itself the other way round.
-            steps[better] = turn if flipped else -turn % whole
-    return Neighbours(best, index, steps, mirrored)
+            offer(rotate_sinogram(sides[flipped], turn, arc), turn, flipped)
+    coarse, flips, widest = turned.copy(), mirrored.copy(), -(-whole // turns) - 1
+    for off in (off for off in range(-widest, widest + 1) if off):
+        turn = (coarse + off) % whole
+        offer(np.stack([rotate_sinogram(sides[int(flip)][i], k, arc) for i, (k, flip) in enumerate(
+            zip(turn, flips, strict=True))]), turn, flips)
+    # A mirrored turn undoes itself the other way round.
+    return Neighbours(best, index, np.where(mirrored, turned, -turned % whole), mirrored)
+
+
+def _sides(queries, training, query_groups, training_groups):
+    """Return both sides as batches of one shape, and their groups as numbers of one list, None without."""
+    queries, training = as_batch("queries", queries), as_batch("training", training)
+    same_shape("queries", queries, "training", training)
+    if (query_groups is None) != (training_groups is None):
+        raise InputError("query_groups and training_groups must be given both or neither.")
+    return queries, training, None if query_groups is None else common_groups(
+        query_groups, training_groups, len(queries), len(training))
 
 
 def summed(batch: np.ndarray, least: int) -> np.ndarray:

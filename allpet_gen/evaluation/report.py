@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from allpet_gen._drawing_checks import prompt_weights
 from allpet_gen.certificate import certificate_table
 from allpet_gen.denoising_moments import denoising_moments
 from allpet_gen.evaluation import generated_table as generated
@@ -27,7 +28,9 @@ from allpet_gen.evaluation.translation_table import (
     translate,
 )
 from allpet_gen.known_patients import known_patients, training_card
+from allpet_physics._record import digest
 from allpet_physics.counts import thin
+from allpet_physics.errors import InputError
 
 #: The rows of the paper's figure 5.
 ROWS = ("low-dose 1/100", "attenuation correction", "delayed frame", "tracer separation", "tracer conversion")
@@ -120,9 +123,7 @@ def evaluate(models: Mapping[str, Model], cohort, store, tier: Tier, *, seed: in
         A model of another geometry than the store's.
     """
     check(models, cohort)
-    further = {} if network is None else {Path(network).name: partial(ScriptedFeatures, network)}
-    for of in further.values():
-        of(1.0)  # refuses what is no network, before any long work
+    further = {} if network is None else further_features(network, cohort.geometry)
     tables, shown = {"tier": asdict(tier), "seed": seed}, {}
     made = {name: models[name] for name in GENERATORS if name in models}
     asked = {name: models[name] for name in TRANSLATIONS if name in models}
@@ -138,6 +139,24 @@ def evaluate(models: Mapping[str, Model], cohort, store, tier: Tier, *, seed: in
         if name in models:
             tables["certificates"][name] = _certificates(models[name], name, cohort, tier, seed, progress)
     return Evaluation(rounded(tables), shown)
+
+
+def further_features(path, geometry) -> dict[str, Callable]:
+    """Return a network from a file by a name that says which it is, once it was seen to take what it will be shown.
+
+    Raises
+    ------
+    InputError
+        What `ScriptedFeatures` refuses of the file and of pictures of both domains.
+    """
+    pictures = np.random.default_rng(0)
+    try:
+        extractor = ScriptedFeatures(path, 1.0)
+        for shape in (geometry.sinogram_shape, geometry.image_shape):
+            extractor(pictures.random((2, *shape)))
+    except InputError as error:
+        raise InputError(str(error).replace("path", "network", 1)) from None
+    return {f"network {Path(path).name} {digest(path)['sha256'][:8]}": partial(ScriptedFeatures, path)}
 
 
 def rounded(value):
@@ -157,9 +176,10 @@ def _generators(models, cohort, tier, seed, guided, further, tables, shown, keep
     stage("images of test patients")
     truth, drawn, known, tables["left out"] = generated.real(data), {}, {}, {}
     asked = {name: (model, asked_of(name, model.pipe, tier, guided)) for name, model in models.items()}
-    if "generator" in models and guided["guidance"] != 1:  # which is chosen on validation patients; others have none
+    # Guidance is chosen on validation patients; others have none.
+    if "generator" in models and prompt_weights(guided["guidance"]) != (1, 1):
         model, options = asked["generator"]
-        asked["generator, guidance 1"] = model, options | {"guidance": 1.0}
+        asked["generator, guidance 1"] = model, options | {"guidance": 1.0, "guidance_start": 0.0}
     for name, (model, options) in asked.items():
         key = json.dumps([model.digest, list(data.classes), tier.drawn, seed, options])
         found = remembered(
@@ -207,8 +227,8 @@ def _translations(models, store, tier, seed, tables, shown, keep, stage) -> None
 def _pairs(generator, bridge, cohort, tier, seed, guided) -> list[tuple]:
     """Return (task, words, source, targets) of drawn sinograms: pairs that no patient was scanned for.
 
-    Low doses are thinned, which is a shorter scan; other targets are means of the bridge's samples. A mixture is the drawn scan
-    and counts around its conversion to another tracer, so that both are of one body.
+    Low doses are thinned, which is a shorter scan; other targets are means of the bridge's samples. A mixture is the
+    drawn scan and counts around its conversion to another tracer, so that both are of one body.
     """
     region = next(r for r in cohort.card["parameters"]["regions"] if (cohort.regions == r).any())
     tracers = list(cohort.tracers)

@@ -107,10 +107,11 @@ def _generators(tables) -> list[str]:
     if "distances" not in tables:
         return left
     again = ", and again without any (guidance 1)" if "generator, guidance 1" in tables["prompts"] else ""
+    asked = ("The generator draws as the table of models says that it was asked to" + again
+             + "; the others have no guidance. ") if "generator" in tables["prompts"] else ""
     parts = ["Fréchet and kernel distances to test patients; the floor is that of real against real, for as many "
-             f"samples. The generator draws as the table of models says that it was asked to{again}; the others have "
-             "no guidance. None of them is the FID of photographs. Precision and recall say how much of either side "
-             "lies within the other."]
+             f"samples. {asked}None of them is the FID of photographs. Precision and recall say how much of either "
+             "side lies within the other."]
     for key, by_tracer in tables["distances"].items():
         rows = [(tracer, name, f"{found['n_features']}",
                  *(with_interval(found[metric][side]) for metric in _DISTANCES for side in ("generated", "floor")),

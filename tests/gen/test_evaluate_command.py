@@ -21,7 +21,7 @@ from allpet_gen.baselines.unet import UNetPipeline
 from allpet_gen.certificate import printed
 from allpet_gen.evaluation import generated_table
 from allpet_gen.evaluation.generated_table import Drawn, draw_like, held_out
-from allpet_gen.evaluation.report import ROWS, TIERS, _pairs, rounded
+from allpet_gen.evaluation.report import ROWS, TIERS, _pairs, further_features, rounded
 from allpet_gen.evaluation.report_join import differing, join_tables, pictures_to_take
 from allpet_gen.evaluation.report_page import with_interval
 from allpet_gen.evaluation.translation_table import join_rows, remembered
@@ -31,6 +31,8 @@ from allpet_gen.tasks import TASKS
 from allpet_gen.training_card import store_digest, write_card
 from allpet_gen.translation_pipelines import SinogramBridgePipeline
 from allpet_gen.translator import SinogramTranslator
+from allpet_physics._record import digest
+from allpet_physics.errors import InputError
 from allpet_physics.simulation.cohort import cohort_parameters, write_cohort
 from allpet_physics.simulation.cohort_reader import read_cohort
 
@@ -251,8 +253,9 @@ def test_a_generator_draws_with_the_guidance_that_is_asked_for(place, report, tm
         found[name] = json.loads((tmp_path / name / "report.json").read_text())
     usual = json.loads((report / "report.json").read_text())["tables"]["distances"]
     of_network = found["none"]["tables"]["distances"]
-    assert set(of_network) - set(usual) == {"sinogram, judge.pt", "image, judge.pt"}
-    frechet = of_network["image, judge.pt"]["all"]["generator"]["frechet"]
+    name = f"network judge.pt {digest(tmp_path / 'judge.pt')['sha256'][:8]}"
+    assert set(of_network) - set(usual) == {f"sinogram, {name}", f"image, {name}"}
+    frechet = of_network[f"image, {name}"]["all"]["generator"]["frechet"]
     assert frechet["generated"]["value"] > 2 * frechet["floor"]["value"] > 0  # its weights are random
     asked = found["words"]["made"]["models"]["generator"]["asked"]
     assert asked == {"steps": 4, "guidance": {"region": 2, "tracer": 7}, "guidance_start": 0}
@@ -276,6 +279,25 @@ def test_a_generator_draws_with_the_guidance_that_is_asked_for(place, report, tm
     result = evaluate(place, tmp_path / "wrong", "gan", more=("--guidance-start", "0.2"))
     assert "--guidance-start must be left out where no generator is evaluated, but was given for gan" in result.stderr
     assert result.exit_code == 2
+    result = evaluate(place, tmp_path / "wrong", "unet", more=("--network", tmp_path / "judge.pt"))
+    assert "--network must be left out where no generator or vae or gan or sgm is evaluated" in result.stderr
+    assert result.exit_code == 2
+
+
+def test_a_network_that_cannot_see_the_pictures_is_refused_before_anything_is_drawn(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(torch.jit.script(Picky()), str(tmp_path / "picky.pt"))
+    for path in (tmp_path / "picky.pt", tmp_path / "none.pt"):
+        with pytest.raises(InputError, match=r"^network must be a "):
+            further_features(path, GEOMETRY)
+
+
+class Picky(torch.nn.Module):
+    """Stands for a network of pictures of one size."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.float().reshape(x.shape[0], 3 * 299 * 299)
 
 
 class Profile(torch.nn.Module):

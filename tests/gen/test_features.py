@@ -185,7 +185,17 @@ def test_pictures_are_resized_for_a_network_and_its_maps_averaged(tmp_path, coun
         ScriptedFeatures(path, 100.0, size=20)(counts[:5])
 
 
+class Nothing(torch.nn.Module):
+    """Has exported methods only."""
+
+    @torch.jit.export
+    def count(self) -> int:
+        return 1
+
+
 def test_files_that_are_no_network_are_refused_in_a_sentence(tmp_path):
+    with pytest.raises(InputError, match=r"path must be a TorchScript file .*network.pt.*forward"):
+        ScriptedFeatures(scripted(tmp_path, Nothing()), 1.0)
     (tmp_path / "text.pt").write_text("weights")
     for name in ("none.pt", "text.pt"):
         with pytest.raises(InputError, match=rf"path must be a TorchScript file .*{name}"):

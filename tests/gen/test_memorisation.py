@@ -118,6 +118,24 @@ def test_poses_are_tried_in_features_too(rng, arc, mirrored):
         assert found.distance[0] < 1e-5
 
 
+@pytest.mark.parametrize("turn", [0, 3, 130])
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("n_angles", [128, 288])
+def test_a_pose_is_found_between_angles_that_are_summed(rng, monkeypatch, n_angles, mirrored, turn):
+    """The mirror of sums of angles is not the sum of mirrored ones, and a turn may lie between two of them."""
+    monkeypatch.setattr(f"{__name__}.N_ANGLES", n_angles)
+    training = expected_counts(rng, 20)
+    query = rotate_sinogram(mirror_sinogram(training[7]) if mirrored else training[7], turn)[None]
+    found = nearest_in_features(query, training, lambda batch: batch.reshape(len(batch), -1))
+    assert (found.index[0], found.steps[0], found.mirrored[0]) == (7, turn, mirrored)
+    assert found.distance[0] < 1e-5
+    by_angle = -(-n_angles // 128)  # of 288 angles, three are summed for (M1), with turns by as many
+    found = nearest_neighbours(rotate_sinogram(query[0], by_angle * turn - turn)[None], training)
+    assert (found.index[0], found.mirrored[0]) == (7, mirrored)
+    assert found.steps[0] == turn % (2 * n_angles // by_angle)
+    assert found.distance[0] < 1e-3
+
+
 @pytest.mark.parametrize(("sizes", "wanted"), [((128, 128), (32, 32)), ((36, 96), (36, 32)), ((70, 31), (35, 31))])
 def test_sums_keep_enough_angles_and_bins(rng, sizes, wanted):
     batch = rng.random((3, *sizes))
@@ -135,10 +153,17 @@ def test_the_distance_in_features_is_that_of_its_equation(rng):
         return np.stack([batch[:, 0, 5], batch[:, 7].max(1), np.full(len(batch), 3.0)], 1)  # the last tells nothing
 
     known = features(scaled[1])[:, :2]
-    poses = [features(rotate_sinogram(x, 9 * k))[:, :2] for k in range(8) for x in (scaled[0],
-                                                                                   mirror_sinogram(scaled[0]))]
-    wanted = min(np.linalg.norm((pose[1] - t) / known.std(0)) / 2**0.5 for pose in poses for t in known)
-    assert nearest_in_features(a, b, features, turns=8).distance[1] == pytest.approx(wanted, rel=1e-4)
+
+    def apart(i, turn, flipped):
+        pose = features(rotate_sinogram(mirror_sinogram(scaled[0]) if flipped else scaled[0], turn))[i, :2]
+        return min(np.linalg.norm((pose - t) / known.std(0)) / 2**0.5 for t in known)
+
+    coarse = [min((apart(i, 9 * k, flipped), 9 * k, flipped) for k in range(8) for flipped in (False, True))
+              for i in range(3)]
+    wanted = [min(apart(i, turn + off, flipped) for off in range(-8, 9))  # and all turns about the best
+              for i, (_, turn, flipped) in enumerate(coarse)]
+    assert wanted != [distance for distance, *_ in coarse]
+    np.testing.assert_allclose(nearest_in_features(a, b, features, turns=8).distance, wanted, rtol=1e-4)
     names = np.arange(20) // 2
     others = nearest_in_features(b, b, features, query_groups=names, training_groups=names)
     assert (names[others.index] != names).all()
