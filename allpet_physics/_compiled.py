@@ -2,14 +2,14 @@
 
 import contextlib
 import hashlib
-from pathlib import Path
+from importlib.resources import files
 
 from numba import njit
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.dispatcher import Dispatcher
 
 #: Compiled into the kernels of other modules, whose own source numba alone would look at.
-_SHARED = hashlib.sha256(Path(__file__).with_name("_simd.py").read_bytes()).hexdigest()
+_SHARED = hashlib.sha256(files(__package__).joinpath("_simd.py").read_bytes()).hexdigest()
 
 
 class _FilesByContent(IndexDataCacheFile):
