@@ -54,7 +54,7 @@ about as much computing, {share} of the steps in the settings `small`, with whic
 
 The average of the weights after the last step is taken of each. {guided}Last in each table, for comparison, the
 generator that ships, measured in the same way on the same sinograms ([shipped.json](evaluation/shipped.json));
-[its own page](generator.md) has more of it.
+[its own page](generator.md) has more of it, by the random network in another unit of counts.
 
 Fréchet and kernel distances to real sinograms of test patients, mean over random halvings (95 % interval); "real" is
 the floor, as many real ones against real ones. "random-cnn" is an untrained network with fixed weights, "statistics"
