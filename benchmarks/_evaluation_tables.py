@@ -11,12 +11,16 @@ from allpet_gen.certificate import printed
 NAMES = {"generator": "generator", "generator, guidance 1": "generator, no guidance", "vae": "VAE", "gan": "GAN",
          "sgm": "score-based model"}
 SHIPS = "the generator that ships"
+#: What `decoded_distances.py` calls its rows, and what the page does.
+AS_THEY_ARE = "as they are"
+DECODED = {AS_THEY_ARE: "other real ones", "generator": "other real ones, decoded by the generator",
+           "ships": "other real ones, decoded by the one that ships"}
 #: What is compared: less is better.
-_DISTANCES = ("frechet", "kernel_rbf", "kernel_polynomial")
+DISTANCES = ("frechet", "kernel_rbf", "kernel_polynomial")
 
 
-def distances(tables: dict, shipped: dict) -> str:
-    """Return a table of distances for each domain and features."""
+def distances(tables: dict, shipped: dict, decoded: dict) -> str:
+    """Return a table of distances for each domain and features; what was decoded stands below what was drawn."""
     parts = []
     for key, by_tracer in tables["distances"].items():
         lines = [f"### {key}", "", "| | Fréchet | × real | kernel, RBF | precision | recall | coverage |",
@@ -24,6 +28,9 @@ def distances(tables: dict, shipped: dict) -> str:
         rows = {NAMES[name]: by_tracer["all"][name] for name in NAMES if name in by_tracer["all"]}
         for name, found in (rows | {SHIPS: shipped["distances"][key]["all"]["generator"]}).items():
             lines.append(row(name, found, "generated"))
+        for name, found in decoded["distances"][key]["all"].items():
+            if name in DECODED:
+                lines.append(row(DECODED[name], found, "generated"))
         lines.append(row("real", next(iter(rows.values())), "floor"))
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
@@ -53,7 +60,7 @@ def ahead(tables: dict) -> str:
              "Ahead of a baseline, where its distance is the smaller; clearly so, where the intervals are apart.", "",
              f"| | {' | '.join(titles)} |", "|---" * (len(pairs) + 1) + "|"]
     for key, of in found.items():
-        for metric in _DISTANCES:
+        for metric in DISTANCES:
             cells = [verdict(of[ours][metric]["generated"], of[other][metric]["generated"]) for ours, other in pairs]
             lines.append(f"| {key}, {metric.replace('_', ' ')} | {' | '.join(cells)} |")
     return "\n".join(lines)

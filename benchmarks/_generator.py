@@ -92,3 +92,19 @@ def psnr(reference, image) -> np.ndarray:
     """Return 20 log10(max / RMSE) of each image, with the maximum of the reference."""
     error = np.square(reference - image).mean((1, 2))
     return 10 * np.log10(reference.max((1, 2)) ** 2 / error)
+
+
+def decoded_counts(autoencoder, data, rows, seed: int) -> np.ndarray:
+    """Return the expected counts of sinograms that were encoded (mean of the posterior) and decoded, float32."""
+    import torch
+
+    from allpet_gen.data import CompositeDataset
+
+    side, made = data.geometry.image_shape[0], []
+    masks = {"n_blocks": [1, 6], "block_px": [max(2, side // 32), side // 8]}
+    items = CompositeDataset(data, autoencoder, masks, {"rotation_deg": 0.0, "mirror": 0.0}, seed)
+    with torch.no_grad():
+        for start in range(0, len(rows), 30):
+            x = torch.stack([items.item(0, int(i), 0, False) for i in rows[start:start + 30]])
+            made.append(autoencoder.counts(autoencoder.standardise(autoencoder.encode(x).mean)).numpy())
+    return np.concatenate(made)

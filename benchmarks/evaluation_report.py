@@ -1,6 +1,6 @@
 """Write docs/evaluation.md, and its pictures, from a report of `allpet evaluate` with baselines of the generator.
 
-    python benchmarks/evaluation_report.py docs/evaluation docs/evaluation/shipped.json
+    python benchmarks/evaluation_report.py docs/evaluation docs/evaluation/shipped.json docs/evaluation/decoded.json
 """
 
 import argparse
@@ -13,7 +13,18 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from _evaluation_tables import NAMES, ahead, certificates, consistency, copies, distances, prompts, translations
+from _evaluation_tables import (
+    AS_THEY_ARE,
+    DISTANCES,
+    NAMES,
+    ahead,
+    certificates,
+    consistency,
+    copies,
+    distances,
+    prompts,
+    translations,
+)
 from _record import read_record, write_page
 
 from allpet_gen._pretrained import shipped_models
@@ -40,51 +51,60 @@ allpet simulate --patients 720 --seed 2026 --size 128 --out cohort.zarr
 {training}
 {command}
 {shipped}
-python benchmarks/evaluation_report.py docs/evaluation docs/evaluation/shipped.json
+python benchmarks/decoded_distances.py cohort.zarr --model ships=small --model generator=run \
+    --json docs/evaluation/decoded.json
+python benchmarks/evaluation_report.py docs/evaluation docs/evaluation/shipped.json docs/evaluation/decoded.json
 ```
 
 The same checkpoints and store give the same tables again, to the last digit on one machine."""
 
 GENERATORS = """## Generators beside one another
 
-All were trained on the same sinograms of the same patients, with the same augmentation, prompts and seed, and each with
-about as much computing, {share} of the steps in the settings `small`, with which the one that ships was trained:
+All were trained on the same sinograms of the same patients, with the same augmentation, prompts and seed, and each
+with about as much computing, {share} of the steps in the settings `small`, with which the one that ships was trained:
 
 {budgets}
 
 The average of the weights after the last step is taken of each. {guided}Last in each table, for comparison, the
-generator that ships, measured in the same way on the same sinograms ([shipped.json](evaluation/shipped.json));
-[its own page](generator.md) has more of it, by the random network in another unit of counts.
+generator that ships, measured in the same way on the same sinograms ([shipped.json](evaluation/shipped.json)); [its
+own page](generator.md) has more of it, by the random network in another unit of counts.
 
 Fréchet and kernel distances to real sinograms of test patients, mean over random halvings (95 % interval); "real" is
 the floor, as many real ones against real ones. "random-cnn" is an untrained network with fixed weights, "statistics"
-are named ones; none of them is the FID of photographs."""
+are named ones; none of them is the FID of photographs. "Other real ones" are sinograms of validation patients, as
+many as were drawn; decoded, they went through an autoencoder and had counts drawn anew, so they stand where its
+generator would with a perfect denoiser."""
 
-
-WITHOUT_GAN = """There is no GAN among them yet. One was trained as long as the others and drew one sinogram for each
-prompt: its discriminator began with weights under which the signal faded, so that it could not tell drawn sinograms
-from real ones (its loss stayed at 1.95, and guessing has 2). The start is mended; whether that is all it lacked, a new
-one has to show. To show the old one would flatter the others."""
 
 WHY = """### Why not everywhere
 
-The generator's guidance was chosen for the one that ships. A denoiser with a quarter of its training is not worth so
-much trust: guided, it obeys more and makes some caricatures, abdomens with wide arms and hollow trunks, which lie far
-from all real ones. Fréchet distances and the polynomial kernel weigh such draws by the square of their distance and
-more, the RBF kernel hardly: wherever it is behind, it is so in one of the first two.
+{gan}The VAE's sinograms are near to real ones on average because they are averages: each is plausible, and together
+they are a small part of what there is, as recall says ({vae_recall}; real ones have {real_recall}). Its bodies are
+too round, so that their totals change too little with the angle (order 0 of the residuals below). The score-based
+model, which has no latent, has to learn noise in every bin: its sinograms are grainy, and most of its Fréchet
+distance of statistics of sinograms is of one of them, the power of the finest detail.
 
-The VAE's sinograms are near to real ones on average because they are averages: each is plausible, and together they
-are a small part of what there is, as recall says. Its bodies are too round, so that their totals change too little with
-the angle (order 0 of the residuals below). The score-based model, which has no latent, has to learn noise in every bin:
-its sinograms are grainy, and most of its Fréchet distance of statistics of sinograms is of one of them, the power of
-the finest detail.
+All of them are trained too short, on one CPU core for {least} to {most} minutes each, and the generator that ships
+says by how much: it had four times the steps, and is nearer than the generator of this page in {nearer} of {all}
+distances."""
 
-All of them are trained too short, on one CPU core for 45 to 55 minutes each, and the generator that ships says by how
-much: with four times the steps it is nearer than all here, guided as it is, in every distance but one, the polynomial
-kernel of random features of images (1.10, where the VAE has 0.75)."""
+GAN = """The GAN is nearer to real ones than the generator in {ahead} of {all} distances. What holds the generator
+back is its autoencoder, not its denoiser: other real sinograms that went through it are about as far away as what it
+draws (Fréchet of features of the random network {decoded_cnn} against {drawn_cnn}, of statistics {decoded_statistics}
+against {drawn_statistics}; in images {decoded_image_cnn} and {decoded_image_statistics} against {drawn_image_cnn} and
+{drawn_image_statistics}), so a perfect denoiser would gain little. A GAN has no such ceiling. The autoencoder that
+ships, with four times the steps, costs little in sinograms and more in images ({ships_image_statistics} of their
+statistics, where other real ones have {real_image_statistics} as they are): structures below about 10 mm do not go
+through its latent. A larger share of the steps for the autoencoder, or a latent of finer cells, is what would help.
+
+Of statistics of sinograms the GAN is far off ({gan_statistics}), almost wholly in one of them, the power of the
+finest detail: it has to imitate the noise of counting bin by bin, and makes it too strong. The generator draws counts
+from Poisson's law.
+
+"""
 
 GUIDED = """The generator draws with guidance {weight} from {start:.0%} of its steps on, which was chosen on validation
-patients, so it stands here without as well. """
+patients{also}. """
 
 UNFINISHED = """A generator that was trained as long as these is not among them, so the table does not say which method
 is the best."""
@@ -95,18 +115,19 @@ def main(argv=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("report", type=Path, help="folder of allpet evaluate")
     parser.add_argument("shipped", type=Path, help="record of allpet evaluate with the generator that ships")
+    parser.add_argument("decoded", type=Path, help="record of decoded_distances.py, of these two generators")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "evaluation.md")
     arguments = parser.parse_args(argv)
     try:
         record, pictures = read_report(arguments.report)
     except InputError as error:
         parser.error(str(error).replace("join must", "report must", 1))
-    shipped = read_record(parser, "shipped", arguments.shipped)
+    shipped, decoded = (read_record(parser, name, getattr(arguments, name)) for name in ("shipped", "decoded"))
 
     def make() -> str:
-        if fault := unfit(record["tables"], shipped["tables"]):
+        if fault := unfit(record["tables"], shipped["tables"]) or other_models(record, shipped, decoded):
             parser.error(fault)
-        return page(record, shipped, pictures)
+        return page(record, shipped, decoded, pictures)
 
     write_page(parser, arguments.out, make)
     images = arguments.out.parent / "images"
@@ -141,26 +162,66 @@ def unfit(tables: dict, shipped: dict) -> str | None:
     return None
 
 
-def page(record: dict, shipped: dict, pictures) -> str:
+def other_models(record: dict, shipped: dict, decoded: dict) -> str | None:
+    """Return why what was decoded does not belong to the generators of these two, if so."""
+    made = {"ships": shipped["made"]["models"]["generator"]["digest"]}
+    if "generator" in record["made"]["models"]:
+        made["generator"] = record["made"]["models"]["generator"]["digest"]
+    if decoded["store"] != record["made"]["store"] or decoded["models"] != made:
+        return ("decoded must be of the report's store and of its generator and the one that ships, as generator and "
+                f"ships, but was of {', '.join(decoded['models'])}, or of other files; run decoded_distances.py anew.")
+    return None
+
+
+def page(record: dict, shipped: dict, decoded: dict, pictures) -> str:
     """Return the page as Markdown."""
     tables, made = record["tables"], record["made"]
     ships, asked = shipped["tables"], made["models"].get("generator", {}).get("asked", {})
-    guided = GUIDED.format(weight=guidance_words(asked["guidance"]), start=asked["guidance_start"]) if asked else ""
+    guided = GUIDED.format(weight=guidance_words(asked["guidance"]), start=asked["guidance_start"],
+                           also=", so it stands here without as well" * ("generator, guidance 1" in tables["prompts"])
+                           ) if asked else ""
     parts = [HEAD.format(**tables["tier"], made=when_and_where(made), seed=tables["seed"],
                          training=training_commands(made["models"]), command=evaluation_commands(made),
                          shipped=continued(shipped["made"]["command"])),
              GENERATORS.format(budgets=budgets(made["models"]), share=share_of_full(made["models"]), guided=guided),
-             figures(in_order(pictures, "methods")), distances(tables, ships),
+             figures(in_order(pictures, "methods")), distances(tables, ships, decoded),
              figures(name for name in ("distances",) if name in pictures)]
-    if "gan" not in made["models"]:
-        parts.insert(2, WITHOUT_GAN)
-    parts += [ahead(tables), WHY] if "generator" in tables["prompts"] else [UNFINISHED]
+    if "generator" not in tables["prompts"]:
+        parts.append(UNFINISHED)
+    else:
+        parts.append(ahead(tables))
+        if {"vae", "gan", "sgm"} <= set(made["models"]):
+            parts.append(why(tables, ships, decoded, made["models"]))
     parts += [prompts(tables, ships), copies(tables, ships), consistency(tables, ships)]
     if "bridge" in made["models"]:
         parts += [translations(tables), figures(["translations"])]
     if tables["certificates"]:
         parts.append(certificates(tables))
     return "\n\n".join(wrapped(part) for block in parts for part in block.split("\n\n")) + "\n"
+
+
+def why(tables: dict, ships: dict, decoded: dict, models: dict) -> str:
+    """Return what holds each generator back, with the figures that show it."""
+    def far(of: dict, key: str, name: str, metric: str = "frechet") -> float:
+        return of["distances"][key]["all"][name][metric]["generated"]["value"]
+
+    def nearer(one: dict, first: str, other: dict, second: str) -> int:
+        return sum(far(one, key, first, metric) < far(other, key, second, metric)
+                   for key in tables["distances"] for metric in DISTANCES)
+
+    plain = "generator, guidance 1" if "generator, guidance 1" in tables["prompts"] else "generator"
+    keys = {"cnn": "sinogram, random-cnn", "statistics": "sinogram, statistics", "image_cnn": "image, random-cnn",
+            "image_statistics": "image, statistics"}
+    numbers = {f"{what}_{short}": f"{far(of, key, name):.3g}" for short, key in keys.items() for what, of, name in (
+        ("decoded", decoded, "generator"), ("ships", decoded, "ships"), ("real", decoded, AS_THEY_ARE),
+        ("drawn", tables, plain), ("gan", tables, "gan"))}
+    total = len(tables["distances"]) * len(DISTANCES)
+    recall = tables["distances"]["sinogram, statistics"]["all"]["vae"]["recall"]
+    minutes = [sum(models[name]["minutes"].values()) for name in ("generator", "vae", "gan", "sgm")]
+    of_gan = GAN.format(**numbers, all=total, ahead=nearer(tables, "gan", tables, plain))
+    return WHY.format(gan=of_gan, all=total, least=f"{min(minutes):.0f}", most=f"{max(minutes):.0f}",
+                      nearer=nearer(ships, "generator", tables, "generator"),
+                      vae_recall=f"{recall['generated']['value']:.2f}", real_recall=f"{recall['floor']['value']:.2f}")
 
 
 def wrapped(part: str) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from _generator import Setup, expectations, psnr
+from _generator import Setup, decoded_counts, expectations, psnr
 from _record import record_to_renew, write_record
 
 from allpet_gen.evaluation.generated_table import class_words, residuals
@@ -64,21 +64,13 @@ def autoencoder(setup) -> dict:
     """Total counts, noise and reconstructed images of what the autoencoder makes of held-out patients."""
     import torch
 
-    from allpet_gen.data import CompositeDataset
     from allpet_gen.generated import POST_FILTER_MM, reconstruct_uncorrected
     from allpet_gen.objectives import poisson_deviance
 
-    model, test = setup.pipe.autoencoder, setup.test
-    side = test.geometry.image_shape[0]
-    masks = {"n_blocks": [1, 6], "block_px": [max(2, side // 32), side // 8]}
-    data = CompositeDataset(test, model, masks, {"rotation_deg": 0.0, "mirror": 0.0}, setup.arguments.seed)
+    test = setup.test
     rows = np.linspace(0, len(test) - 1, min(len(test), 270)).astype(int)
-    made = []
-    with torch.no_grad():
-        for start in range(0, len(rows), 30):
-            x = torch.stack([data.item(0, int(i), 0, False) for i in rows[start:start + 30]])
-            made.append(model.counts(model.standardise(model.encode(x).mean)).numpy())
-    decoded, counts = np.concatenate(made), test.counts[rows].astype(np.float32)
+    decoded = decoded_counts(setup.pipe.autoencoder, test, rows, setup.arguments.seed)
+    counts = test.counts[rows].astype(np.float32)
     truth = expectations(setup.cohort, test, rows)
     ratio = decoded.sum((1, 2)) / counts.sum((1, 2))
 

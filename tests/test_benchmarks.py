@@ -155,7 +155,7 @@ def test_a_script_runs_alone(tmp_path):
 # Records
 
 REPORTS = {"certificate_report": ["RECORD"], "generator_report": ["RECORD"], "translation_report": ["RECORD"],
-           "evaluation_report": [str(HERE.parent / "docs" / "evaluation"), "RECORD"]}
+           "evaluation_report": [str(HERE.parent / "docs" / "evaluation"), "RECORD", "RECORD"]}
 
 
 @pytest.mark.parametrize("name", REPORTS)
@@ -187,8 +187,9 @@ def test_a_page_of_the_report_that_cannot_be_written_is_named(place, benchmark, 
     (tmp_path / "file.txt").mkdir() if place == "file.txt" else (tmp_path / "file.txt").touch()
     docs = HERE.parent / "docs"
     with pytest.raises(SystemExit):
-        benchmark("evaluation_report").main([str(docs / "evaluation"), str(docs / "evaluation" / "shipped.json"),
-                                             "--out", str(tmp_path / place)])
+        benchmark("evaluation_report").main([str(docs / "evaluation"), *(
+            str(docs / "evaluation" / f"{name}.json") for name in ("shipped", "decoded")), "--out",
+            str(tmp_path / place)])
     assert "error: out must be a file that can be written" in capsys.readouterr().err
 
 
@@ -214,7 +215,7 @@ def test_what_is_no_report_or_was_measured_by_other_features_is_named(benchmark,
     script = benchmark("evaluation_report")
     (tmp_path / "record.json").write_text("{}")
     with pytest.raises(SystemExit):
-        script.main([str(tmp_path), str(tmp_path / "record.json")])
+        script.main([str(tmp_path), *[str(tmp_path / "record.json")] * 2])
     assert "error: report must be the folder of a report" in capsys.readouterr().err
     ours, other = ({"distances": {f"sinogram, {kind}": {}}} for kind in ("statistics", "network a.pt 12345678"))
     assert "run both with the same --network" in script.unfit(_EMPTY | ours, _EMPTY | other)

@@ -124,18 +124,23 @@ def test_figures_of_the_page_are_those_of_the_record(report):
     assert made["generator"]["asked"] == {"steps": 4, "guidance": 3, "guidance_start": 0.4}
 
 
-def test_the_page_of_the_documentation_says_what_the_report_found(report, tmp_path, monkeypatch, capsys):
+def test_the_page_of_the_documentation_says_what_the_report_found(place, report, tmp_path, monkeypatch, capsys):
     root = Path(__file__).resolve().parents[2]
     monkeypatch.syspath_prepend(root / "benchmarks")
+    import decoded_distances
     import evaluation_report
-    from _evaluation_tables import SHIPS, cell, verdict
+    from _evaluation_tables import DECODED, SHIPS, cell, verdict
 
+    models = [f"--model={name}={place / 'generator'}" for name in ("ships", "generator")]
+    decoded = decoded_distances.main([str(place / "s"), *models, "--count", "36", "--json", str(tmp_path / "d.json")])
+    assert "generator        Fréchet" in capsys.readouterr().out
     record = json.loads((report / "report.json").read_text())
     tables, shipped = record["tables"], json.loads(json.dumps(record))
 
     def write():
         (tmp_path / "shipped.json").write_text(json.dumps(shipped))
-        evaluation_report.main([str(report), str(tmp_path / "shipped.json"), "--out", str(tmp_path / "evaluation.md")])
+        evaluation_report.main([str(report), *(str(tmp_path / name) for name in ("shipped.json", "d.json")), "--out",
+                                str(tmp_path / "evaluation.md")])
 
     for spoil in (lambda t: t["consistency"]["real, held out"].__setitem__(1, 0.9),
                   lambda t: t["distances"]["image, statistics"]["all"]["generator"]["frechet"].update(
@@ -150,6 +155,13 @@ def test_the_page_of_the_documentation_says_what_the_report_found(report, tmp_pa
     ours, gan = (tables["distances"]["image, random-cnn"]["all"][name]["frechet"]["generated"]
                  for name in ("generator", "gan"))
     assert f"| GAN | {cell(gan)} | " in page
+    there = decoded["distances"]["image, random-cnn"]["all"]
+    for name, row in DECODED.items():
+        assert f"| {row} | {cell(there[name]['frechet']['generated'])} | " in page
+    # What its weights, which are random, decode to is no sinogram.
+    assert there["generator"]["frechet"]["generated"]["low"] > there["as they are"]["frechet"]["generated"]["high"]
+    other = decoded | {"models": decoded["models"] | {"ships": "0"}}
+    assert "run decoded_distances.py anew" in evaluation_report.other_models(record, shipped, other)
     assert f"| {SHIPS} | {cell(ours)} | " in page
     assert f"| image, random-cnn, frechet | {verdict(ours, gan)} |" in page
     assert "draws with guidance 3 from 40% of its steps on" in " ".join(page.split())
@@ -167,12 +179,14 @@ def test_the_committed_page_is_that_of_the_committed_report(monkeypatch):
     import evaluation_report
 
     record, pictures = evaluation_report.read_report(docs / "evaluation")
-    shipped = json.loads((docs / "evaluation" / "shipped.json").read_text())
+    shipped, decoded = (json.loads((docs / "evaluation" / f"{name}.json").read_text())
+                        for name in ("shipped", "decoded"))
+    assert evaluation_report.other_models(record, shipped, decoded) is None
     assert evaluation_report.unfit(record["tables"], shipped["tables"]) is None
     # It is of the generator that ships.
     folder = Path(allpet_gen.__file__).parent / "pretrained" / "small"
     assert shipped["made"]["models"]["generator"]["digest"] == model_digest(folder)
-    assert evaluation_report.page(record, shipped, pictures) == (docs / "evaluation.md").read_text()
+    assert evaluation_report.page(record, shipped, decoded, pictures) == (docs / "evaluation.md").read_text()
     for name in evaluation_report.shown(pictures):
         assert (docs / "images" / f"evaluation-{name}.png").read_bytes() == pictures[name]
 
