@@ -27,6 +27,7 @@ from allpet_gen.generated import reconstruct_uncorrected
 from allpet_gen.generation_models import generator_folder
 from allpet_gen.training_card import store_digest
 from allpet_physics.counts import poisson_counts
+from allpet_physics.errors import InputError
 from allpet_physics.simulation.cohort_reader import read_cohort
 
 #: The row of the sinograms as they are.
@@ -41,12 +42,14 @@ def main(argv=None) -> dict:
                         help="a shipped model's name, or a folder; repeat")
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--split", choices=("validation", "train"), default="validation",
+                        help="whose sinograms are decoded (default %(default)s)")
     parser.add_argument("--json", type=Path, help="write the record here")
     arguments = parser.parse_args(argv)
     models = dict(text.partition("=")[::2] for text in arguments.model)
     if not models or not all(models.values()):
         parser.error("--model must be NAME=MODEL, at least once, such as ships=small.")
-    record = measure(read_cohort(arguments.store), models, arguments.count, arguments.seed)
+    record = measure(read_cohort(arguments.store), models, arguments.count, arguments.seed, arguments.split)
     for key, by_tracer in record["distances"].items():
         for name, found in by_tracer["all"].items():
             print(f"{key:24s} {name:16s} Fréchet {found['frechet']['generated']['value']:.3g}, "
@@ -55,9 +58,15 @@ def main(argv=None) -> dict:
     return record
 
 
-def measure(cohort, models, count: int, seed: int) -> dict:
-    """Return the distances of decoded sinograms, by domain and features, model by model."""
-    data, other = (generated.held_out(cohort, split) for split in ("test", "validation"))
+def measure(cohort, models, count: int, seed: int, split: str = "validation") -> dict:
+    """Return the distances of decoded sinograms, by domain and features, model by model.
+
+    Raises
+    ------
+    InputError
+        Too few sinograms or patients for a distance.
+    """
+    data, other = (generated.held_out(cohort, part) for part in ("test", split))
     truth, rng = generated.real(data), np.random.default_rng(seed)
     rows = np.sort(rng.permutation(len(other))[:count])
     made = {AS_THEY_ARE: np.asarray(other.counts[:], np.float32)[rows]}
@@ -68,6 +77,9 @@ def measure(cohort, models, count: int, seed: int) -> dict:
         np.asarray(counts, np.float32), data.geometry)[0]) for name, counts in made.items()}
     scale = float(np.quantile(truth.counts, 0.999))  # as in a report
     found = generated.distances(drawn, truth, data, scale, seed=seed)
+    if not all("all" in by_tracer for by_tracer in found.values()):
+        raise InputError(f"store must have patients enough for distances, but has {len(data)} test sinograms and "
+                         f"{len(other)} in the part {split}; simulate more patients.")
     return rounded({"store": store_digest(cohort), "count": len(rows), "seed": seed,
                     "models": {name: model_digest(generator_folder(source)) for name, source in models.items()},
                     "distances": {key: {"all": by_tracer["all"]} for key, by_tracer in found.items()}})

@@ -132,7 +132,8 @@ def test_the_page_of_the_documentation_says_what_the_report_found(place, report,
     from _evaluation_tables import DECODED, SHIPS, cell, verdict
 
     models = [f"--model={name}={place / 'generator'}" for name in ("ships", "generator")]
-    decoded = decoded_distances.main([str(place / "s"), *models, "--count", "36", "--json", str(tmp_path / "d.json")])
+    decoded = decoded_distances.main([str(place / "s"), *models, "--count", "36", "--split", "train", "--json",
+                                      str(tmp_path / "d.json")])
     assert "generator        Fréchet" in capsys.readouterr().out
     record = json.loads((report / "report.json").read_text())
     tables, shipped = record["tables"], json.loads(json.dumps(record))

@@ -76,7 +76,7 @@ def test_steps_of_all_trainings_are_timed_beside_the_generators(tmp_path, monkey
     monkeypatch.syspath_prepend(HERE)
     import generator_budgets
 
-    write_cohort(tmp_path / "s", cohort_parameters(24, size=32, n_slices=1, tracers=("FDG",), seed=3))
+    write_cohort(tmp_path / "s", cohort_parameters(60, size=32, n_slices=3, tracers=("FDG",), seed=3))
     record = generator_budgets.main([str(tmp_path / "s"), "--size", "tiny", "--rounds", "1", "--steps", "1", "--json",
                                      str(tmp_path / "budgets.json")])
     found = record["trainings"]
