@@ -49,7 +49,10 @@ def main(argv=None) -> dict:
     models = dict(text.partition("=")[::2] for text in arguments.model)
     if not models or not all(models.values()):
         parser.error("--model must be NAME=MODEL, at least once, such as ships=small.")
-    record = measure(read_cohort(arguments.store), models, arguments.count, arguments.seed, arguments.split)
+    try:
+        record = measure(read_cohort(arguments.store), models, arguments.count, arguments.seed, arguments.split)
+    except InputError as error:
+        parser.error(str(error))
     for key, by_tracer in record["distances"].items():
         for name, found in by_tracer["all"].items():
             print(f"{key:24s} {name:16s} Fréchet {found['frechet']['generated']['value']:.3g}, "

@@ -146,8 +146,9 @@ class ScriptedFeatures:
                 self._network = torch.jit.load(str(path), map_location=self.device).eval()
                 names = [argument.name for argument in self._network.forward.schema.arguments]
         except (OSError, RuntimeError, ValueError, AttributeError) as error:
+            reason = str(error).strip().splitlines()[0].partition(". ")[0]
             raise InputError(f"path must be a TorchScript file (torch.jit.save), but {str(path)!r} cannot be read as "
-                             f"one ({str(error).strip().splitlines()[0]}).") from None
+                             f"one ({reason}).") from None
         self._asked = {"return_features": True} if "return_features" in names else {}
 
     def __call__(self, batch) -> np.ndarray:
