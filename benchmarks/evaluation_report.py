@@ -51,7 +51,7 @@ allpet simulate --patients 720 --seed 2026 --size 128 --out cohort.zarr
 {training}
 {command}
 {shipped}
-python benchmarks/decoded_distances.py cohort.zarr --model ships=small --model generator=run \
+python benchmarks/decoded_distances.py cohort.zarr --model ships=small --model generator=run \\
     --json docs/evaluation/decoded.json
 python benchmarks/evaluation_report.py docs/evaluation docs/evaluation/shipped.json docs/evaluation/decoded.json
 ```
