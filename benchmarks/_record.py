@@ -1,5 +1,6 @@
 """Records of benchmarks, JSON files: read with one clear sentence where there is none, and written whole or not."""
 
+import contextlib
 import json
 import os
 from argparse import ArgumentParser
@@ -36,6 +37,8 @@ def write_page(parser: ArgumentParser, path: Path, make: Callable[[], str]) -> N
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
         parser.error(f"out must be a file that can be written, but {str(path)!r} is none ({error}).")
 
 

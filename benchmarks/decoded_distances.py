@@ -16,6 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from _evaluation_tables import AS_THEY_ARE
 from _generator import decoded_counts
 from _record import write_record
 
@@ -29,9 +30,6 @@ from allpet_gen.training_card import store_digest
 from allpet_physics.counts import poisson_counts
 from allpet_physics.errors import InputError
 from allpet_physics.simulation.cohort_reader import read_cohort
-
-#: The row of the sinograms as they are.
-AS_THEY_ARE = "as they are"
 
 
 def main(argv=None) -> dict:

@@ -188,9 +188,9 @@ def ablation_table(found: dict) -> str:
              f"{found['settings']['training.denoiser.steps']} of the denoiser for every variant, {found['count']} "
              "drawn sinograms, guidance 1.5 at all steps, against held-out patients. Features are those of the random "
              "network, here with the ones that hardly vary, which are left out above. Floors in brackets. One training "
-             "of each: a difference between two rows that is smaller than the intervals above says nothing. So short a "
-             "training favours less to learn: in images all parts together are the worst, and the variant without "
-             "min-SNR weights and zero terminal SNR has the smallest distances of sinograms.", "",
+             "of each: a difference between two rows that is smaller than the intervals above says nothing. It may be "
+             "that so short a training favours less to learn: in images all parts together are the worst, and the "
+             "variant without min-SNR weights and zero terminal SNR has the smallest distances of sinograms.", "",
              "```", "python benchmarks/generator_ablations.py --autoencoder-steps "
              f"{found['settings']['training.autoencoder.steps']} --denoiser-steps "
              f"{found['settings']['training.denoiser.steps']} --json docs/generator_ablations.json", "```", "",

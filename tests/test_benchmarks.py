@@ -191,6 +191,7 @@ def test_a_page_of_the_report_that_cannot_be_written_is_named(place, benchmark, 
             str(docs / "evaluation" / f"{name}.json") for name in ("shipped", "decoded")), "--out",
             str(tmp_path / place)])
     assert "error: out must be a file that can be written" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]  # no part of it is left
 
 
 _EMPTY = {"prompts": {"generator": 1}, "consistency": {"real, held out": [1]}}
